@@ -1,0 +1,94 @@
+import { Writable } from 'node:stream';
+import { debugConsole } from '../../ts/index.ts';
+import { machine, printer } from '../helpers/guests.ts';
+import { x86 as test } from '../helpers/needs.ts';
+import { throwsCode, wrong } from '../helpers/throws.ts';
+
+test('bus.port: a debug console takes what is printed; run never sees it, and has it before the exit', async t => {
+  using guest = machine(printer(0x402, 'hello, console'));
+  let text = '';
+  guest.vm.bus.port(
+    0x402,
+    1,
+    debugConsole(chunk => (text += Buffer.from(chunk).toString())),
+  );
+  t.deepEqual(await guest.vcpu.run(), { kind: 'hlt' });
+  t.is(text, 'hello, console');
+});
+
+test('bus.port: a debug console writes to a stream', async t => {
+  using guest = machine(printer(0x402, 'to a stream'));
+  let text = '';
+  const sink = new Writable({
+    write: (chunk: Buffer, _encoding, done) => {
+      text += chunk.toString();
+      done();
+    },
+  });
+  guest.vm.bus.port(0x402, 1, debugConsole(sink));
+  await guest.vcpu.run();
+  t.is(text, 'to a stream');
+});
+
+test('bus.port: a debug console reads as 0xe9', async t => {
+  // mov dx, 0x402; in al, dx; hlt
+  using guest = machine([0xba, 0x02, 0x04, 0xec, 0xf4]);
+  guest.vm.bus.port(
+    0x402,
+    1,
+    debugConsole(() => undefined),
+  );
+  t.deepEqual(await guest.vcpu.run(), { kind: 'hlt' });
+  t.is((guest.vcpu.getRegisters().rax ?? 0n) & 0xffn, 0xe9n);
+});
+
+test('bus.port: a disposed claim gives the port back, twice is harmless', async t => {
+  using guest = machine(printer(0x402, 'x'));
+  const claim = guest.vm.bus.port(
+    0x402,
+    1,
+    debugConsole(() => t.fail('it printed')),
+  );
+  claim[Symbol.dispose]();
+  claim[Symbol.dispose]();
+  t.like(await guest.vcpu.run(), { kind: 'io', port: 0x402 });
+  using again = guest.vm.bus.port(
+    0x402,
+    1,
+    debugConsole(() => undefined),
+  );
+  t.truthy(again);
+});
+
+test('bus.port: more than the console holds arrives complete and in order', async t => {
+  // cld; mov bp, 4; mov dx, 0x402; again: xor si, si; mov cx, 0xffff; rep outsb; dec bp; jnz again; hlt
+  using guest = machine([
+    0xfc, 0xbd, 4, 0, 0xba, 2, 4, 0x31, 0xf6, 0xb9, 0xff, 0xff, 0xf3, 0x6e, 0x4d, 0x75, 0xf6, 0xf4,
+  ]);
+  const chunks: Uint8Array[] = [];
+  guest.vm.bus.port(
+    0x402,
+    1,
+    debugConsole(chunk => chunks.push(chunk)),
+  );
+  t.deepEqual(await guest.vcpu.run(), { kind: 'hlt' });
+  const ram = guest.vm.memory.read(0, 0xffff);
+  t.true(Buffer.concat(chunks).equals(Buffer.concat([ram, ram, ram, ram])));
+});
+
+test('bus.port: what cannot be claimed is refused', t => {
+  using guest = machine([]);
+  const { bus } = guest.vm;
+  const device = debugConsole(() => undefined);
+  bus.port(0x402, 1, device);
+  throwsCode(t, 'ERR_INVALID_ARGUMENT', () => bus.port(0x402, 1, device));
+  throwsCode(t, 'ERR_INVALID_ARGUMENT', () => bus.port(0x403, 2, device));
+  throwsCode(t, 'ERR_OUT_OF_RANGE', () => bus.port(0x1_0000, 1, device));
+  throwsCode(t, 'ERR_OUT_OF_RANGE', () => bus.port(-1, 1, device));
+  throwsCode(t, 'ERR_OUT_OF_RANGE', () => bus.port(0xffff, 2, device));
+  throwsCode(t, 'ERR_OUT_OF_RANGE', () => bus.port(0x10, 0, device));
+  throwsCode(t, 'ERR_INVALID_ARGUMENT', () => bus.port(wrong('0x10'), 1, device));
+  for (const other of [undefined, null, {}, () => undefined]) {
+    throwsCode(t, 'ERR_INVALID_ARGUMENT', () => bus.port(0x10, 1, wrong(other)));
+  }
+});

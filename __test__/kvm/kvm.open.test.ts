@@ -1,0 +1,43 @@
+import { Kvm, Vm } from '../../ts/index.ts';
+import { needs } from '../helpers/needs.ts';
+import { throwsCode, wrong } from '../helpers/throws.ts';
+
+const test = needs();
+
+test('Kvm.open: a path that is no KVM is ERR_KVM_UNAVAILABLE and says what to do', t => {
+  const absent = throwsCode(t, 'ERR_KVM_UNAVAILABLE', () => Kvm.open({ path: '/dev/no-such-kvm' }));
+  t.like(absent, { errno: -2, errnoName: 'ENOENT', syscall: 'open' });
+  t.regex(absent?.message ?? '', /\/dev\/no-such-kvm.*\/dev\/kvm/u);
+  t.is(throwsCode(t, 'ERR_KVM_UNAVAILABLE', () => Kvm.open({ path: '/dev/null' }))?.errnoName, 'ENOTTY');
+  throwsCode(t, 'ERR_KVM_UNAVAILABLE', () => Kvm.open({ path: '/tmp' }));
+});
+
+test('Kvm.open: what makes no sense is ERR_INVALID_ARGUMENT', t => {
+  for (const options of [null, 'x', { path: 1 }, { hide: 'x' }, { hide: [1] }, { hide: ['no-such'] }, { pth: '' }]) {
+    throwsCode(t, 'ERR_INVALID_ARGUMENT', () => Kvm.open(wrong(options)));
+  }
+});
+
+test('kvm.close: twice is harmless; VMs made from it live on, new ones are ERR_CLOSED', t => {
+  const kvm = Kvm.open();
+  using vm = Vm.create({ kvm });
+  kvm.close();
+  kvm.close();
+  kvm[Symbol.dispose]();
+  throwsCode(t, 'ERR_CLOSED', () => Vm.create({ kvm }));
+  vm.memory.map({ gpa: 0, size: 4096 });
+  t.is(vm.createVcpu().id, 0);
+  t.true(kvm.capabilities.has('nr-memslots'));
+});
+
+test('Vm.create: what makes no sense is ERR_INVALID_ARGUMENT', t => {
+  for (const options of [null, 1, { kvm: {} }, { irqchip: 'yes' }, { irqChip: true }]) {
+    throwsCode(t, 'ERR_INVALID_ARGUMENT', () => Vm.create(wrong(options)));
+  }
+  using vm = Vm.create();
+  for (const options of [null, { id: '0' }, { ID: 0 }]) {
+    throwsCode(t, 'ERR_INVALID_ARGUMENT', () => vm.createVcpu(wrong(options)));
+  }
+  for (const id of [-1, 0.5, 2 ** 31]) throwsCode(t, 'ERR_OUT_OF_RANGE', () => vm.createVcpu({ id }));
+  throwsCode(t, 'ERR_INVALID_ARGUMENT', () => vm.createVcpu({ id: 2 ** 31 - 1 }));
+});

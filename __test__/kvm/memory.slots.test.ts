@@ -1,0 +1,108 @@
+import { KiB, MiB, Vm } from '../../ts/index.ts';
+import { needs } from '../helpers/needs.ts';
+import { throwsCode, wrong } from '../helpers/throws.ts';
+
+const test = needs();
+
+test('memory.map: a slot says what it is, and is found by its addresses', t => {
+  using vm = Vm.create();
+  const slot = vm.memory.map({ gpa: 64 * KiB, size: 8 * KiB });
+  t.like(slot, { slot: 0, gpa: 64 * KiB, size: 8 * KiB, readonly: false });
+  t.regex(slot.ioctl, /^KVM_SET_USER_MEMORY_REGION2?$/u);
+  t.is(vm.memory.slotAt(64 * KiB), slot);
+  t.is(vm.memory.slotAt(72 * KiB - 1), slot);
+  t.is(vm.memory.slotAt(72 * KiB), undefined);
+  t.is(vm.memory.slotAt(64 * KiB - 1), undefined);
+});
+
+test('memory.slots: are in order of address, whatever their numbers', t => {
+  using vm = Vm.create();
+  const high = vm.memory.map({ gpa: 1 * MiB, size: 4 * KiB });
+  const low = vm.memory.map({ gpa: 0, size: 4 * KiB, slot: 7 });
+  t.deepEqual(
+    vm.memory.slots.map(({ slot }) => slot),
+    [7, 0],
+  );
+  t.is(vm.memory.slots[0], low);
+  t.is(vm.memory.slots[1], high);
+  t.true(Object.isFrozen(vm.memory.slots));
+});
+
+test('memory.map: fresh memory reads zeros', t => {
+  using vm = Vm.create();
+  vm.memory.map({ gpa: 0, size: 64 * KiB });
+  t.true(vm.memory.read(0, 64 * KiB).every(byte => byte === 0));
+});
+
+test('slot.unmap: takes the memory away; its number and addresses are free again', t => {
+  using vm = Vm.create();
+  const slot = vm.memory.map({ gpa: 0, size: 4 * KiB });
+  slot.unmap();
+  slot.unmap();
+  t.deepEqual(vm.memory.slots, []);
+  throwsCode(t, 'ERR_MEMORY_HOLE', () => vm.memory.getUint8(0));
+  throwsCode(t, 'ERR_CLOSED', () => slot.move(0x1000));
+  const again = vm.memory.map({ gpa: 0, size: 4 * KiB });
+  t.is(again.slot, 0);
+  t.is(vm.memory.slotAt(0), again);
+  t.not(again, slot);
+});
+
+test('slot: using unmaps it', t => {
+  using vm = Vm.create();
+  {
+    using slot = vm.memory.map({ gpa: 0, size: 4 * KiB });
+    t.is(vm.memory.slots.length, slot.slot + 1);
+  }
+  t.deepEqual(vm.memory.slots, []);
+});
+
+test('slot.move: the content goes along, the old place is free', t => {
+  using vm = Vm.create();
+  const slot = vm.memory.map({ gpa: 0, size: 4 * KiB });
+  vm.memory.setUint32(8, 0xdead_beef);
+  slot.move(1 * MiB);
+  t.is(slot.gpa, 1 * MiB);
+  t.is(vm.memory.getUint32(1 * MiB + 8), 0xdead_beef);
+  t.is(vm.memory.slotAt(0), undefined);
+  t.is(vm.memory.slotAt(1 * MiB), slot);
+});
+
+test('slot.move: a place that is taken or off a page is refused, and the slot stays', t => {
+  using vm = Vm.create();
+  const slot = vm.memory.map({ gpa: 0, size: 8 * KiB });
+  vm.memory.map({ gpa: 64 * KiB, size: 4 * KiB });
+  throwsCode(t, 'ERR_SLOT_OVERLAP', () => slot.move(60 * KiB));
+  throwsCode(t, 'ERR_UNALIGNED', () => slot.move(100));
+  throwsCode(t, 'ERR_OUT_OF_RANGE', () => slot.move(2 ** 52));
+  throwsCode(t, 'ERR_OUT_OF_RANGE', () => slot.move(-4096));
+  throwsCode(t, 'ERR_INVALID_ARGUMENT', () => slot.move(wrong('0')));
+  t.is(slot.gpa, 0);
+});
+
+const BAD: readonly [string, unknown, Parameters<typeof throwsCode>[1]][] = [
+  ['a misaligned address', { gpa: 100, size: 4 * KiB }, 'ERR_UNALIGNED'],
+  ['a misaligned size', { gpa: 0, size: 100 }, 'ERR_UNALIGNED'],
+  ['no size', { gpa: 0, size: 0 }, 'ERR_OUT_OF_RANGE'],
+  ['an end past 52 bits', { gpa: 2 ** 52 - 4096, size: 8 * KiB }, 'ERR_OUT_OF_RANGE'],
+  ['an overlap', { gpa: 1 * MiB, size: 4 * KiB }, 'ERR_SLOT_OVERLAP'],
+  ['an overlap at the end', { gpa: 1 * MiB - 4096, size: 8 * KiB }, 'ERR_SLOT_OVERLAP'],
+  ['a slot number that is taken', { gpa: 0, size: 4 * KiB, slot: 0 }, 'ERR_INVALID_ARGUMENT'],
+  ['a slot number past all', { gpa: 0, size: 4 * KiB, slot: 2 ** 32 }, 'ERR_OUT_OF_RANGE'],
+  ['a fraction', { gpa: 0.5, size: 4 * KiB }, 'ERR_OUT_OF_RANGE'],
+  ['a negative address', { gpa: -4096, size: 4 * KiB }, 'ERR_OUT_OF_RANGE'],
+  ['a bigint', { gpa: 0n, size: 4 * KiB }, 'ERR_INVALID_ARGUMENT'],
+  ['a missing size', { gpa: 0 }, 'ERR_INVALID_ARGUMENT'],
+  ['a misspelt option', { gpa: 0, size: 4 * KiB, readOnly: true }, 'ERR_INVALID_ARGUMENT'],
+  ['readonly as a number', { gpa: 0, size: 4 * KiB, readonly: 1 }, 'ERR_INVALID_ARGUMENT'],
+  ['nothing', undefined, 'ERR_INVALID_ARGUMENT'],
+];
+
+for (const [title, range, code] of BAD) {
+  test(`memory.map: ${title} is ${code}, and nothing is mapped`, t => {
+    using vm = Vm.create();
+    const slot = vm.memory.map({ gpa: 1 * MiB, size: 4 * KiB });
+    throwsCode(t, code, () => vm.memory.map(wrong(range)));
+    t.deepEqual(vm.memory.slots, [slot]);
+  });
+}

@@ -1,0 +1,76 @@
+import { getEventListeners } from 'node:events';
+import { ASK, HLT, machine, SPIN } from '../helpers/guests.ts';
+import { x86 as test } from '../helpers/needs.ts';
+import { rejectsCode, wrong } from '../helpers/throws.ts';
+
+test('vcpu.run: aborting rejects with the reason and leaves no listener', async t => {
+  using guest = machine(SPIN);
+  const controller = new AbortController();
+  const running = guest.vcpu.run({ signal: controller.signal });
+  controller.abort(new Error('enough'));
+  t.is(await t.throwsAsync(running), controller.signal.reason);
+  t.is(getEventListeners(controller.signal, 'abort').length, 0);
+});
+
+test('vcpu.run: a signal aborted before keeps the guest where it is', async t => {
+  using guest = machine(HLT);
+  const before = guest.vcpu.getRegisters();
+  const signal = AbortSignal.abort(new Error('before'));
+  t.is(await t.throwsAsync(guest.vcpu.run({ signal })), signal.reason);
+  t.deepEqual(guest.vcpu.getRegisters(), before);
+});
+
+test('vcpu.run: an abort stops its own run and never the next one', async t => {
+  using guest = machine([...HLT, ...HLT]);
+  const controller = new AbortController();
+  t.deepEqual(await guest.vcpu.run({ signal: controller.signal }), { kind: 'hlt' });
+  controller.abort();
+  t.deepEqual(await guest.vcpu.run(), { kind: 'hlt' });
+});
+
+test('vcpu.run: a run that ended by itself leaves no listener either', async t => {
+  using guest = machine(ASK);
+  const { signal } = new AbortController();
+  await guest.vcpu.run({ signal });
+  await rejectsCode(t, 'ERR_EXIT_UNANSWERED', guest.vcpu.run({ signal }));
+  t.is(getEventListeners(signal, 'abort').length, 0);
+});
+
+test('vcpu.run: aborted at any moment, it gives its exit or the reason, and the guest can be run on', async t => {
+  // again: out 0x80, al; jmp again
+  using guest = machine([0xe6, 0x80, 0xeb, 0xfc]);
+  const seen = new Set<string>();
+  for (let round = 0; round < 300; round += 1) {
+    const controller = new AbortController();
+    const running = guest.vcpu.run({ signal: controller.signal });
+    for (let turns = round % 9; turns > 0; turns -= 1) await Promise.resolve();
+    if (round % 3 === 0) setImmediate(() => controller.abort());
+    else controller.abort();
+    const exit = await running.catch((error: unknown) => {
+      if (error !== controller.signal.reason) throw error;
+    });
+    seen.add(exit?.kind ?? 'aborted');
+    if (exit === undefined) continue;
+    t.is(exit.kind, 'io');
+  }
+  t.deepEqual(
+    [...seen].filter(kind => kind !== 'io' && kind !== 'aborted'),
+    [],
+  );
+  t.is((await guest.vcpu.run()).kind, 'io');
+});
+
+test('vcpu.run: a kick is a kick with a signal too', async t => {
+  using guest = machine(SPIN);
+  const running = guest.vcpu.run({ signal: new AbortController().signal });
+  guest.vcpu.kick();
+  t.deepEqual(await running, { kind: 'intr' });
+});
+
+test('vcpu.run: what is no signal is ERR_INVALID_ARGUMENT', async t => {
+  using guest = machine(HLT);
+  for (const signal of [null, {}, 'abort']) {
+    await rejectsCode(t, 'ERR_INVALID_ARGUMENT', guest.vcpu.run({ signal: wrong(signal) }));
+  }
+  await rejectsCode(t, 'ERR_INVALID_ARGUMENT', guest.vcpu.run(wrong({ signall: 1 })));
+});

@@ -1,0 +1,57 @@
+import { ASK, HLT, machine } from '../helpers/guests.ts';
+import { x86 as test } from '../helpers/needs.ts';
+import { rejectsCode, throwsCode, wrong } from '../helpers/throws.ts';
+
+for (const [title, answer] of [
+  ['a number', 0x2a],
+  ['a bigint', 0x2an],
+  ['bytes', Uint8Array.of(0x2a)],
+] as const) {
+  test(`vcpu.answer: ${title} is what the guest reads`, async t => {
+    using guest = machine(ASK);
+    t.deepEqual(await guest.vcpu.run(), { kind: 'io', direction: 'in', port: 0x60, size: 1, count: 1 });
+    guest.vcpu.answer(answer);
+    t.deepEqual(await guest.vcpu.run(), { kind: 'hlt' });
+    t.is((guest.vcpu.getRegisters().rax ?? 0n) & 0xffn, 0x2an);
+  });
+}
+
+test('vcpu.answer: of several answers the last counts', async t => {
+  using guest = machine(ASK);
+  await guest.vcpu.run();
+  guest.vcpu.answer(1);
+  guest.vcpu.answer(2);
+  await guest.vcpu.run();
+  t.is((guest.vcpu.getRegisters().rax ?? 0n) & 0xffn, 2n);
+});
+
+test('vcpu.answer: running on without one is ERR_EXIT_UNANSWERED, and the answer still counts', async t => {
+  using guest = machine(ASK);
+  await guest.vcpu.run();
+  await rejectsCode(t, 'ERR_EXIT_UNANSWERED', guest.vcpu.run());
+  await rejectsCode(t, 'ERR_EXIT_UNANSWERED', guest.vcpu.settle());
+  throwsCode(t, 'ERR_EXIT_UNANSWERED', () => guest.vcpu.runSync());
+  guest.vcpu.answer(0x17);
+  t.deepEqual(await guest.vcpu.run(), { kind: 'hlt' });
+  t.is((guest.vcpu.getRegisters().rax ?? 0n) & 0xffn, 0x17n);
+});
+
+test('vcpu.answer: an exit that wants none is ERR_NO_ANSWER_EXPECTED', async t => {
+  using guest = machine(HLT);
+  throwsCode(t, 'ERR_NO_ANSWER_EXPECTED', () => guest.vcpu.answer(1));
+  await guest.vcpu.run();
+  throwsCode(t, 'ERR_NO_ANSWER_EXPECTED', () => guest.vcpu.answer(1));
+});
+
+test('vcpu.answer: what cannot be an answer is refused, and the exit stays unanswered', async t => {
+  using guest = machine(ASK);
+  await guest.vcpu.run();
+  for (const value of ['1', null, undefined, [1], new Uint16Array(1)]) {
+    throwsCode(t, 'ERR_INVALID_ARGUMENT', () => guest.vcpu.answer(wrong(value)));
+  }
+  for (const value of [-1, 1.5, -1n, 2n ** 64n]) {
+    throwsCode(t, 'ERR_OUT_OF_RANGE', () => guest.vcpu.answer(value));
+  }
+  throwsCode(t, 'ERR_INVALID_ARGUMENT', () => guest.vcpu.answer(Uint8Array.of(1, 2)));
+  await rejectsCode(t, 'ERR_EXIT_UNANSWERED', guest.vcpu.run());
+});

@@ -1,0 +1,112 @@
+import { debugConsole, KiB, Vm } from '../../ts/index.ts';
+import { HLT, machine, printer, SPIN } from '../helpers/guests.ts';
+import { needs, x86 } from '../helpers/needs.ts';
+import { rejectsCode, throwsCode } from '../helpers/throws.ts';
+
+const test = needs();
+
+x86('vm.close: stops every vCPU, whose runs reject with ERR_CLOSED', async t => {
+  using guest = machine(SPIN);
+  const second = guest.vm.createVcpu();
+  second.boot({ mode: 'real', entry: 0x1000 });
+  const [running, alsoRunning] = [guest.vcpu.run(), second.run()];
+  guest.vm.close();
+  await Promise.all([rejectsCode(t, 'ERR_CLOSED', running), rejectsCode(t, 'ERR_CLOSED', alsoRunning)]);
+});
+
+test('vm.close: twice is harmless, everything else is ERR_CLOSED afterwards', async t => {
+  const vm = Vm.create();
+  const slot = vm.memory.map({ gpa: 0, size: 4 * KiB });
+  const vcpu = vm.createVcpu();
+  vm.close();
+  vm.close();
+  vm[Symbol.dispose]();
+  await vm[Symbol.asyncDispose]();
+  throwsCode(t, 'ERR_CLOSED', () => vm.createVcpu());
+  throwsCode(t, 'ERR_CLOSED', () => vm.loadFirmware(new Uint8Array(64 * KiB).fill(0xf4)));
+  throwsCode(t, 'ERR_CLOSED', () => vm.memory.map({ gpa: 0, size: 4 * KiB }));
+  throwsCode(t, 'ERR_CLOSED', () => vm.memory.slots);
+  throwsCode(t, 'ERR_CLOSED', () => vm.memory.slotAt(0));
+  throwsCode(t, 'ERR_CLOSED', () => vm.memory.read(0, 1));
+  throwsCode(t, 'ERR_CLOSED', () => vm.memory.write(0, Uint8Array.of(1)));
+  throwsCode(t, 'ERR_CLOSED', () => vm.memory.fill(0, 1));
+  throwsCode(t, 'ERR_CLOSED', () => vm.memory.getUint8(0));
+  throwsCode(t, 'ERR_CLOSED', () =>
+    vm.bus.port(
+      0x402,
+      1,
+      debugConsole(() => undefined),
+    ),
+  );
+  throwsCode(t, 'ERR_CLOSED', () => vm.bus.unclaimed({ ports: 'ones' }));
+  throwsCode(t, 'ERR_CLOSED', () => slot.move(0x1000));
+  throwsCode(t, 'ERR_CLOSED', () => vcpu.getRegisters());
+  await rejectsCode(t, 'ERR_CLOSED', vcpu.run());
+  t.notThrows(() => slot.unmap(), 'what is gone already can be unmapped');
+  vcpu.close();
+});
+
+x86('vm.close: hands on what was printed and not taken yet', async t => {
+  using guest = machine([...printer(0x402, 'last words').slice(0, -1), 0]);
+  let text = '';
+  guest.vm.bus.port(
+    0x402,
+    1,
+    debugConsole(chunk => (text += Buffer.from(chunk).toString())),
+  );
+  const running = guest.vcpu.run();
+  t.deepEqual(await running, { kind: 'hlt' });
+  guest.vm.close();
+  t.is(text, 'last words');
+});
+
+x86('vm.close: releases a guest that waits for room in its console', async t => {
+  // cld; mov si, 0; mov dx, 0x402; again: mov cx, 0xffff; rep outsb; jmp again
+  using guest = machine([0xfc, 0xbe, 0, 0, 0xba, 2, 4, 0xb9, 0xff, 0xff, 0xf3, 0x6e, 0xeb, 0xf9]);
+  guest.vm.bus.port(
+    0x402,
+    1,
+    debugConsole(() => undefined),
+  );
+  const running = guest.vcpu.run();
+  // This thread does not let the event loop turn, so nobody takes what is printed.
+  const end = performance.now() + 500;
+  while (performance.now() < end);
+  guest.vm.close();
+  await rejectsCode(t, 'ERR_CLOSED', running);
+});
+
+x86('vm.close: from within its own console function is as good as from elsewhere', async t => {
+  using guest = machine(printer(0x402, 'enough'));
+  let calls = 0;
+  guest.vm.bus.port(
+    0x402,
+    1,
+    debugConsole(() => {
+      calls += 1;
+      guest.vm.close();
+    }),
+  );
+  await t.throwsAsync(
+    async () => {
+      for (;;) await guest.vcpu.run();
+    },
+    { code: 'ERR_CLOSED' },
+  );
+  t.true(calls > 0);
+});
+
+test('vm: await using closes it', async t => {
+  let vm: Vm;
+  {
+    await using inner = Vm.create();
+    vm = inner;
+  }
+  throwsCode(t, 'ERR_CLOSED', () => vm.createVcpu());
+});
+
+x86('vm: a vCPU keeps working when only it is held on to', async t => {
+  const { vcpu } = machine(HLT);
+  await new Promise(resolve => setTimeout(resolve, 10));
+  t.deepEqual(await vcpu.run(), { kind: 'hlt' });
+});

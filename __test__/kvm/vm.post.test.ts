@@ -1,0 +1,13 @@
+import { Kvm, Vm } from '../../ts/index.ts';
+import { needs } from '../helpers/needs.ts';
+
+const test = needs();
+
+test('vm: posting a handle to another thread throws instead of sending an empty object', t => {
+  using kvm = Kvm.open();
+  using vm = Vm.create({ kvm });
+  const slot = vm.memory.map({ gpa: 0, size: 4096 });
+  for (const handle of [kvm, vm, vm.memory, vm.bus, vm.capabilities, slot, vm.createVcpu()]) {
+    t.throws(() => structuredClone(handle), { any: true, name: 'DataCloneError' }, handle.constructor.name);
+  }
+});

@@ -1,0 +1,19 @@
+//! What this machine can do, and why not: opening `/dev/kvm`, the capability table and its probing, `doctor`.
+//! Leaves to others: whatever needs a VM of its own, and every ioctl but the questions (`sys/` issues them).
+
+mod capability;
+mod capability_table;
+mod checks;
+mod doctor;
+mod kvm;
+mod machine;
+mod probe;
+mod unavailable;
+
+pub use capability::Capability;
+pub use doctor::{Check, DoctorReport, Facts, Status, doctor};
+pub use kvm::{Kvm, KvmOptions};
+pub use machine::{DeviceNode, Machine, Virtualization};
+pub use probe::{Capabilities, CapabilityValue};
+pub(crate) use probe::{ask, require};
+pub use unavailable::{Cause, Unavailable};

@@ -1,0 +1,147 @@
+//! The memory that KVM has been given: the thin half of the room, and the only one that speaks to the VM's fd. KVM
+//! keeps addresses, not memory, so a mapping is held here from before KVM learns its address until KVM has given it
+//! up; whatever else holds or drops it cannot unmap it under a guest.
+#![expect(unsafe_code, reason = "gives host addresses to KVM")]
+
+use std::{collections::BTreeMap, mem::ManuallyDrop, sync::Arc};
+
+use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region, kvm_userspace_memory_region2};
+use kvm_ioctls::VmFd;
+
+use crate::{
+    error::Result,
+    range::GpaRange,
+    sys::{
+        fork,
+        ioctl::{KVM_SET_USER_MEMORY_REGION, KVM_SET_USER_MEMORY_REGION2},
+        mapping::Mapping,
+    },
+};
+
+/// What the ioctl is told. `size` 0 deletes the slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SlotCommand {
+    pub(super) number: u32,
+    pub(super) readonly: bool,
+    pub(super) gpa: u64,
+    pub(super) size: u64,
+    pub(super) address: u64,
+}
+
+/// The ioctl that sets slots. A trait so that tests can refuse.
+pub(super) trait SetSlot: Send {
+    /// Name in the kernel's header.
+    fn name(&self) -> &'static str;
+
+    /// # Safety
+    /// `address` is memory of `size` bytes that stays mapped until the slot was deleted.
+    unsafe fn set(&self, command: SlotCommand) -> Result<()>;
+}
+
+/// The slots of a real VM.
+pub(super) struct KvmSlots {
+    vm: Arc<VmFd>,
+    region2: bool,
+}
+
+impl KvmSlots {
+    /// `region2`: the VM has `KVM_CAP_USER_MEMORY2` (Linux 6.8). The fallback is faithful: without
+    /// `guest_memfd` both requests do the same.
+    pub(super) const fn new(vm: Arc<VmFd>, region2: bool) -> Self {
+        Self { vm, region2 }
+    }
+}
+
+impl SetSlot for KvmSlots {
+    fn name(&self) -> &'static str {
+        if self.region2 { KVM_SET_USER_MEMORY_REGION2.name() } else { KVM_SET_USER_MEMORY_REGION.name() }
+    }
+
+    unsafe fn set(&self, command: SlotCommand) -> Result<()> {
+        let SlotCommand { number: slot, gpa: guest_phys_addr, size: memory_size, address: userspace_addr, .. } =
+            command;
+        let flags = if command.readonly { KVM_MEM_READONLY } else { 0 };
+        let done = if self.region2 {
+            let region = kvm_userspace_memory_region2 {
+                slot,
+                flags,
+                guest_phys_addr,
+                memory_size,
+                userspace_addr,
+                ..Default::default() // no guest_memfd, and padding that has to be zero
+            };
+            // SAFETY: the caller keeps the memory at `userspace_addr` mapped for as long as the slot exists.
+            unsafe { KVM_SET_USER_MEMORY_REGION2.call(&*self.vm, &region) }
+        } else {
+            let region = kvm_userspace_memory_region { slot, flags, guest_phys_addr, memory_size, userspace_addr };
+            // SAFETY: as above.
+            unsafe { KVM_SET_USER_MEMORY_REGION.call(&*self.vm, &region) }
+        };
+        done.map(|_| ())
+    }
+}
+
+/// Every mapping that KVM knows, by slot number.
+pub(super) struct Lent {
+    kvm: Box<dyn SetSlot>,
+    mappings: BTreeMap<u32, Arc<Mapping>>,
+    /// [`fork::generation`] of the process the VM belongs to.
+    generation: u32,
+}
+
+impl Lent {
+    pub(super) fn new(kvm: Box<dyn SetSlot>) -> Self {
+        Self { kvm, mappings: BTreeMap::new(), generation: fork::generation() }
+    }
+
+    /// Which ioctl KVM is given.
+    pub(super) fn name(&self) -> &'static str {
+        self.kvm.name()
+    }
+
+    /// Adds slot `number`, or moves it where it exists with this very mapping and flag. `range` is as long as
+    /// `mapping`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Ioctl`]; nothing changed then.
+    pub(super) fn set(&mut self, number: u32, range: GpaRange, readonly: bool, mapping: &Arc<Mapping>) -> Result<()> {
+        let size = range.size().min(mapping.size() as u64);
+        let address = mapping.address().addr().get() as u64;
+        let command = SlotCommand { number, readonly, gpa: range.gpa(), size, address };
+        // SAFETY: `mapping` is `size` bytes or more at `address`. It goes into `mappings` before anybody else can drop
+        // the reference we were lent, and leaves it only in `delete`, after KVM gave the slot up. Another mapping
+        // under the same number cannot be replaced by this: KVM refuses a new address for an existing slot.
+        unsafe { self.kvm.set(command) }?;
+        self.mappings.insert(number, Arc::clone(mapping));
+        Ok(())
+    }
+
+    /// Deletes slot `number`; its memory is unmapped when its last holder lets go.
+    ///
+    /// # Errors
+    /// [`crate::Error::Ioctl`]; the slot is still there then.
+    pub(super) fn delete(&mut self, number: u32) -> Result<()> {
+        self.delete_in_kvm(number)?;
+        self.mappings.remove(&number);
+        Ok(())
+    }
+
+    fn delete_in_kvm(&self, number: u32) -> Result<()> {
+        // SAFETY: size 0 deletes: no memory is given.
+        unsafe { self.kvm.set(SlotCommand { number, readonly: false, gpa: 0, size: 0, address: 0 }) }
+    }
+}
+
+impl Drop for Lent {
+    /// Deletes every slot: a vCPU's fd keeps the VM, and its slots, alive after ours is closed.
+    fn drop(&mut self) {
+        if self.generation != fork::generation() {
+            return; // The slots are the parent's, and the mappings never came along.
+        }
+        for (number, mapping) in std::mem::take(&mut self.mappings) {
+            if self.delete_in_kvm(number).is_err() {
+                let _mapped_for_ever = ManuallyDrop::new(mapping);
+            }
+        }
+    }
+}

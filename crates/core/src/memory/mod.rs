@@ -1,0 +1,20 @@
+//! Guest memory: which host memory stands behind which guest physical addresses (slots), and host access to it.
+//! Leaves to others: what the guest does with it (`vcpu`), what is put there (`loader`), what the kernel can do
+//! (`host`; it arrives here as `SlotFeatures`). Ruled by api.rst 4.35 and 4.140; why it is built as it is:
+//! `docs/design/memory.md`.
+
+mod changes;
+mod copy;
+mod guest_memory;
+mod lent;
+mod numbers;
+mod region;
+mod slot;
+mod slot_map;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use guest_memory::SlotFeatures;
+pub use guest_memory::{GuestMemory, SlotInfo};
+pub use region::Region;
+pub use slot::{MapOptions, MemorySlot};

@@ -1,0 +1,128 @@
+//! A slot's memory as seen by the host, and as a region for the rust-vmm crates.
+#![expect(unsafe_code, reason = "hands vm-memory a view of the mapping")]
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use vm_memory::{
+    Address, GuestAddress, GuestMemoryError, GuestMemoryRegion, GuestMemoryRegionBytes, MemoryRegionAddress,
+    VolatileSlice,
+};
+
+use super::copy::GuestBytes;
+use crate::{
+    error::{Error, Result},
+    range::GpaRange,
+    sys::mapping::Mapping,
+};
+
+/// What makes a slot that slot, shared by all its handles and regions: two slots are the same one if this is.
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub(super) number: u32,
+    pub(super) readonly: bool,
+    pub(super) ioctl: &'static str,
+    mapped_at: GpaRange,
+    /// Where it lies now. Written under the write lock of the map, read without: it is for showing, never for access.
+    gpa: AtomicU64,
+}
+
+impl Identity {
+    pub(super) const fn new(number: u32, readonly: bool, ioctl: &'static str, range: GpaRange) -> Self {
+        Self { number, readonly, ioctl, mapped_at: range, gpa: AtomicU64::new(range.gpa()) }
+    }
+
+    pub(super) fn range(&self) -> GpaRange {
+        // Only addresses of checked ranges of this size are stored, so the first choice is always there.
+        GpaRange::new(self.gpa.load(Relaxed), self.mapped_at.size()).unwrap_or(self.mapped_at)
+    }
+}
+
+/// The memory of one slot at one address, as [`GuestMemory::regions`](super::GuestMemory::regions) hands it to code
+/// written for `vm-memory`. The mapping lives as long as any region of it, even when the slot is long unmapped.
+///
+/// vm-memory's own bulk copies may tear words that the guest writes at the same time; those of
+/// [`GuestMemory`](super::GuestMemory) do not.
+#[derive(Debug)]
+pub struct Region {
+    range: GpaRange,
+    identity: Arc<Identity>,
+    mapping: Arc<Mapping>,
+}
+
+impl Region {
+    /// `mapping` is as long as `range`.
+    pub(super) const fn new(range: GpaRange, identity: Arc<Identity>, mapping: Arc<Mapping>) -> Self {
+        Self { range, identity, mapping }
+    }
+
+    /// The same memory, moved.
+    pub(super) fn moved_to(&self, range: GpaRange) -> Self {
+        self.identity.gpa.store(range.gpa(), Relaxed);
+        Self { range, identity: Arc::clone(&self.identity), mapping: Arc::clone(&self.mapping) }
+    }
+
+    pub(super) const fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    pub(super) const fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
+    }
+
+    /// `size` bytes from `offset` on.
+    ///
+    /// # Errors
+    /// [`Error::Internal`]: callers ask for what the map says is there.
+    pub(super) fn bytes(&self, offset: u64, size: u64) -> Result<GuestBytes<'_>> {
+        let bytes = || GuestBytes::of(&self.mapping, usize::try_from(offset).ok()?, usize::try_from(size).ok()?);
+        bytes().ok_or_else(|| Error::Internal { message: "an access leaves the memory of its slot".into() })
+    }
+
+    /// Where the memory lies in the guest (bytes).
+    #[must_use]
+    pub const fn range(&self) -> GpaRange {
+        self.range
+    }
+
+    /// Whether the guest may only read it. The host may write.
+    #[must_use]
+    pub fn readonly(&self) -> bool {
+        self.identity.readonly
+    }
+}
+
+impl GuestMemoryRegion for Region {
+    /// Host writes leave no trace; KVM's own log knows those of the guest.
+    type B = ();
+
+    fn len(&self) -> u64 {
+        self.range.size()
+    }
+
+    fn start_addr(&self) -> GuestAddress {
+        GuestAddress(self.range.gpa())
+    }
+
+    fn bitmap(&self) {}
+
+    fn get_host_address(&self, address: MemoryRegionAddress) -> std::result::Result<*mut u8, GuestMemoryError> {
+        self.get_slice(address, 1).map(|slice| slice.ptr_guard_mut().as_ptr())
+    }
+
+    fn get_slice(
+        &self,
+        offset: MemoryRegionAddress,
+        count: usize,
+    ) -> std::result::Result<VolatileSlice<'_, ()>, GuestMemoryError> {
+        let bytes =
+            self.bytes(offset.raw_value(), count as u64).map_err(|_| GuestMemoryError::InvalidBackendAddress)?;
+        // SAFETY: `bytes` has checked that its `size` bytes belong to the mapping, which `self` keeps alive. Everybody
+        // else who touches them is the guest or `copy.rs`, which uses atomics.
+        Ok(unsafe { VolatileSlice::new(bytes.address(), bytes.size()) })
+    }
+}
+
+impl GuestMemoryRegionBytes for Region {}

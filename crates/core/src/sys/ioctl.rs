@@ -1,0 +1,79 @@
+//! ioctl requests that carry their name, number and argument type, so that no call site can pair the wrong three.
+#![expect(unsafe_code, reason = "the one place where an ioctl is issued")]
+
+use std::{
+    marker::PhantomData,
+    os::fd::{AsRawFd, RawFd},
+};
+
+use crate::error::{Errno, Error, Result};
+
+const KVMIO: u64 = 0xae;
+
+/// A request whose argument is a plain integer (`_IO`), and whose errno is an answer to be judged, not an error.
+pub(crate) struct Plain {
+    number: u64,
+}
+
+impl Plain {
+    pub(crate) const fn new(nr: u64) -> Self {
+        Self { number: (KVMIO << 8) | nr }
+    }
+
+    /// Issues the request and gives what it returned, or its errno for the caller to judge.
+    pub(crate) fn try_call(&self, fd: &impl AsRawFd, argument: u64) -> std::result::Result<i32, Errno> {
+        raw(fd.as_raw_fd(), self.number, argument)
+    }
+}
+
+/// A request that reads `T` from userspace (`_IOW`).
+pub(crate) struct Write<T> {
+    name: &'static str,
+    number: u64,
+    argument: PhantomData<T>,
+}
+
+impl<T> Write<T> {
+    pub(crate) const fn new(name: &'static str, nr: u64) -> Self {
+        let number = (1 << 30) | ((size_of::<T>() as u64) << 16) | (KVMIO << 8) | nr;
+        Self { name, number, argument: PhantomData }
+    }
+
+    /// The name in the kernel's header.
+    pub(crate) const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// # Safety
+    /// What the kernel does on behalf of the values in `argument` (mapping an address into a guest, say) has to be
+    /// sound for as long as the kernel does it.
+    pub(crate) unsafe fn call(&self, fd: &impl AsRawFd, argument: &T) -> Result<i32> {
+        raw(fd.as_raw_fd(), self.number, std::ptr::from_ref(argument) as u64)
+            .map_err(|errno| Error::Ioctl { request: self.name, errno })
+    }
+}
+
+fn raw(fd: RawFd, number: u64, argument: u64) -> std::result::Result<i32, Errno> {
+    // SAFETY: `number` says how large the object behind `argument` is; `Write<T>` derives it from the type that
+    // it passes by reference, and `Plain` requests take integers only.
+    let result = unsafe { libc::ioctl(fd, number as libc::Ioctl, argument) };
+    if result < 0 { Err(Errno::last()) } else { Ok(result) }
+}
+
+/// api.rst 4.10. Argument 0; its errno is part of the exit, see `exit::decode`.
+pub(crate) const KVM_RUN: Plain = Plain::new(0x80);
+const _: () = assert!(KVM_RUN.number == 0xae80);
+
+/// api.rst 4.4. Not deprecated by anything: the way every feature is probed.
+pub(crate) const KVM_CHECK_EXTENSION: Plain = Plain::new(0x03);
+const _: () = assert!(KVM_CHECK_EXTENSION.number == 0xae03);
+
+/// api.rst 4.35.
+pub(crate) const KVM_SET_USER_MEMORY_REGION: Write<kvm_bindings::kvm_userspace_memory_region> =
+    Write::new("KVM_SET_USER_MEMORY_REGION", 0x46);
+const _: () = assert!(KVM_SET_USER_MEMORY_REGION.number == 0x4020_ae46);
+
+/// api.rst 4.140. Needs `KVM_CAP_USER_MEMORY2` (Linux 6.8).
+pub(crate) const KVM_SET_USER_MEMORY_REGION2: Write<kvm_bindings::kvm_userspace_memory_region2> =
+    Write::new("KVM_SET_USER_MEMORY_REGION2", 0x49);
+const _: () = assert!(KVM_SET_USER_MEMORY_REGION2.number == 0x40a0_ae49);

@@ -1,0 +1,8 @@
+//! Requests, structs and mappings that kvm-ioctls and kvm-bindings lack, and the only raw system calls.
+//! Knows no other room; what it offers is safe to call, or says in `# Safety` what the caller owes.
+
+pub(crate) mod fork;
+pub(crate) mod ioctl;
+pub(crate) mod mapping;
+pub(crate) mod signal;
+pub(crate) mod userfault;

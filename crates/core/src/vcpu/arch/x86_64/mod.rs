@@ -1,0 +1,95 @@
+//! `x86_64`: what a VM and a vCPU need before the first run. Registers are `registers`', where a guest starts is `boot`'s.
+//! Ruled by api.rst 4.24, 4.36, 4.40, 4.46, 4.71 and, for CPUID, by the Intel SDM, volume 2, "CPUID".
+
+pub mod boot;
+mod registers;
+mod tables;
+
+use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_cpuid_entry2, kvm_pit_config};
+use kvm_ioctls::{VcpuFd, VmFd};
+pub use registers::{DescriptorTable, Registers, Segment};
+pub(crate) use registers::{get as get_registers, update as update_registers};
+
+use crate::{
+    error::{Error, Result},
+    host::Kvm,
+};
+
+/// One page of page tables that Intel processors without "unrestricted guest" need for real mode. Just below the 16 MiB
+/// under 4 GiB that [`crate::loader::load_firmware`] leaves to firmware: KVM makes slots of its own of this page and of
+/// the next, and refuses overlaps. (KVM's own default, `0xfffb_c000`, lies in the middle of a larger firmware.)
+const IDENTITY_MAP: u64 = 0xfeff_c000;
+
+/// Three pages of task state segment that the same processors need, right behind it.
+const TSS: usize = 0xfeff_d000;
+
+/// Gives a new vCPU the CPUID that KVM supports on this processor, with its own APIC id.
+///
+/// # Errors
+/// [`Error::Ioctl`]: `KVM_GET_SUPPORTED_CPUID`, `KVM_SET_CPUID2` (refused after the vCPU's first run).
+pub(crate) fn initialise(kvm: &Kvm, _vm: &VmFd, vcpu: &VcpuFd, id: u32) -> Result<()> {
+    let mut cpuid = kvm.supported_cpuid()?.clone();
+    set_apic_id(cpuid.as_mut_slice(), id);
+    vcpu.set_cpuid2(&cpuid).map_err(Error::ioctl("KVM_SET_CPUID2"))
+}
+
+/// Interrupt controllers in the kernel (PICs, I/O APIC, a local APIC for each vCPU), the timer that drives their line 0,
+/// and the pages that older Intel processors need. Before the first vCPU.
+///
+/// The timer (PIT) belongs to it: firmware that halts until the next tick never wakes without.
+///
+/// # Errors
+/// [`Error::Ioctl`]: `KVM_SET_IDENTITY_MAP_ADDR`, `KVM_SET_TSS_ADDR`, `KVM_CREATE_IRQCHIP` (`EEXIST`, or `EINVAL` once
+/// there is a vCPU), `KVM_CREATE_PIT2`.
+pub(crate) fn create_irqchip(vm: &VmFd) -> Result<()> {
+    vm.set_identity_map_address(IDENTITY_MAP).map_err(Error::ioctl("KVM_SET_IDENTITY_MAP_ADDR"))?;
+    vm.set_tss_address(TSS).map_err(Error::ioctl("KVM_SET_TSS_ADDR"))?;
+    vm.create_irq_chip().map_err(Error::ioctl("KVM_CREATE_IRQCHIP"))?;
+    // The dummy speaker makes the kernel answer port 0x61, by which guests watch the timer's channel 2 (api.rst 4.71).
+    let timer = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
+    vm.create_pit2(timer).map_err(Error::ioctl("KVM_CREATE_PIT2"))
+}
+
+/// The supported CPUID carries the APIC id of the host's processor that happened to answer; KVM's own local APIC has the
+/// vCPU's. Guests compare the two.
+fn set_apic_id(entries: &mut [kvm_cpuid_entry2], id: u32) {
+    let [initial, ..] = id.to_le_bytes();
+    for entry in entries {
+        match entry.function {
+            // Bits 31-24: the initial APIC id, the low 8 bits of the whole one.
+            0x1 => entry.ebx = (entry.ebx & 0x00ff_ffff) | (u32::from(initial) << 24),
+            // Topology, in every subleaf: the x2APIC id.
+            0xb | 0x1f => entry.edx = id,
+            // AMD's extended APIC id (AMD APM, volume 3, appendix E).
+            0x8000_001e => entry.eax = id,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(function: u32) -> kvm_cpuid_entry2 {
+        kvm_cpuid_entry2 { function, eax: !0, ebx: !0, ecx: !0, edx: !0, ..Default::default() }
+    }
+
+    #[test]
+    fn only_the_apic_id_of_a_vcpu_differs_from_the_host_cpuid() {
+        let mut entries = [0x0, 0x1, 0xb, 0x1f, 0x8000_001e].map(entry);
+        set_apic_id(&mut entries, 0x0123_4567);
+        let mut expected = [0x0, 0x1, 0xb, 0x1f, 0x8000_001e].map(entry);
+        expected[1].ebx = 0x67ff_ffff;
+        expected[2].edx = 0x0123_4567;
+        expected[3].edx = 0x0123_4567;
+        expected[4].eax = 0x0123_4567;
+        assert_eq!(entries, expected);
+    }
+
+    #[test]
+    fn the_pages_for_older_processors_end_where_the_largest_firmware_starts() {
+        assert_eq!(IDENTITY_MAP + 0x1000, TSS as u64);
+        assert_eq!(TSS as u64 + 0x3000, (1 << 32) - crate::loader::FIRMWARE_LIMIT);
+    }
+}

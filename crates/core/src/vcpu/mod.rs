@@ -1,0 +1,420 @@
+//! vCPUs: their threads, runs, kicks and completion. A vCPU is driven by one at a time, by taking its engine. What a
+//! guest's access means is left to `bus`, what bytes mean to `exit`. Ruled by api.rst sections 4.10 and 5; why it is
+//! as it is: docs/design/vcpu.md.
+
+pub mod arch;
+mod control;
+mod engine;
+mod run_page;
+mod thread;
+mod watchdog;
+
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+pub use arch::Registers;
+#[cfg(target_arch = "x86_64")]
+pub use arch::boot::{Boot, BootMode, BootOptions, Privilege};
+use control::Control;
+use engine::{Driven, Engine, Goal, WhenFull};
+use kvm_ioctls::{VcpuFd, VmFd};
+use thread::{Job, Worker};
+use watchdog::Watchdog;
+
+use crate::{
+    bus::Bus,
+    error::{Error, Result},
+    exit::Exit,
+    sys::fork,
+    vm::VmShared,
+};
+
+/// How a run on the vCPU's own thread ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// An exit that nobody in Rust took. A kick or a cancelled run is [`Exit::Intr`].
+    Exit(Exit),
+    /// [`Vcpu::start_settle`]: nothing is pending any more.
+    Settled,
+}
+
+/// Options of [`crate::Vm::create_vcpu`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct VcpuOptions {
+    /// The vCPU's id; none: the lowest that is free.
+    pub id: Option<u32>,
+}
+
+/// Who has the engine.
+enum Place {
+    Here(Box<Engine>),
+    Away,
+    Closed,
+}
+
+struct State {
+    place: Place,
+    closing: bool,
+    /// The thread that drives in `run_sync`, so that closing from inside a device does not wait for itself.
+    driver: Option<std::thread::ThreadId>,
+    worker: Option<Worker>,
+    watchdog: Option<Watchdog>,
+}
+
+/// What the handle, the thread and the VM share.
+pub(crate) struct Shared {
+    id: u32,
+    control: Control,
+    state: Mutex<State>,
+    /// The engine came back.
+    returned: Condvar,
+    generation: u32,
+}
+
+/// One virtual CPU. Closed when its VM is; KVM keeps it, and its id, until then.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use typevisor::{Exit, GpaRange, Kvm, Vm, VmOptions, memory::MapOptions, vcpu::VcpuOptions};
+/// let kvm = Kvm::open(Default::default())?;
+/// let vm = Vm::create(&kvm, &VmOptions::default())?;
+/// vm.memory().map(MapOptions::new(GpaRange::pages(0xffff_f000, 4096)?))?;
+/// vm.memory().write(0xffff_fff0, &[0xf4])?; // hlt at the x86 reset vector
+/// let vcpu = vm.create_vcpu(VcpuOptions::default())?;
+/// assert_eq!(vcpu.run_sync(Duration::from_secs(1))?, Exit::Hlt);
+/// # Ok::<(), typevisor::Error>(())
+/// ```
+pub struct Vcpu {
+    shared: Arc<Shared>,
+    vm: Arc<VmShared>,
+    tickets: AtomicU64,
+}
+
+/// Tickets that `run_sync` and `settle` give themselves lie above those of callers.
+const OWN_TICKETS: u64 = 1 << 63;
+
+impl Shared {
+    pub(crate) fn new(id: u32, fd: VcpuFd, vm: Arc<VmFd>, bus: Bus, run_size: usize) -> Result<Arc<Self>> {
+        let (engine, immediate) = Engine::new(fd, vm, bus, run_size)?;
+        let place = Place::Here(Box::new(engine));
+        Ok(Arc::new(Self {
+            id,
+            control: Control::new(immediate)?,
+            state: Mutex::new(State { place, closing: false, driver: None, worker: None, watchdog: None }),
+            returned: Condvar::new(),
+            generation: fork::generation(),
+        }))
+    }
+
+    pub(crate) const fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Protects who drives. Never held while the guest runs or while a thread is joined.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check_fork(&self) -> Result<()> {
+        if self.generation == fork::generation() { Ok(()) } else { Err(Error::Forked) }
+    }
+
+    fn check_usable(&self, place: &Place) -> Result<()> {
+        self.check_fork()?;
+        match place {
+            Place::Here(engine) if engine.poisoned => {
+                Err(Error::Poisoned { what: "vCPU", why: "an internal error stopped it" })
+            }
+            Place::Here(_) => Ok(()),
+            Place::Away => Err(Error::Busy { why: "a run is pending; await it or kick the vCPU first" }),
+            Place::Closed => Err(Error::Closed { what: "vCPU" }),
+        }
+    }
+
+    /// Takes the engine to drive it.
+    fn take(&self, state: &mut State) -> Result<Box<Engine>> {
+        self.check_usable(&state.place)?;
+        match std::mem::replace(&mut state.place, Place::Away) {
+            Place::Here(engine) => Ok(engine),
+            other => {
+                state.place = other;
+                Err(Error::Closed { what: "vCPU" })
+            }
+        }
+    }
+
+    /// Gives the engine back; a vCPU that was told to close meanwhile is closed by it.
+    fn give_back(&self, engine: Box<Engine>) {
+        let mut state = self.state();
+        state.driver = None;
+        state.place = if state.closing {
+            self.control.release();
+            drop(engine);
+            Place::Closed
+        } else {
+            Place::Here(engine)
+        };
+        drop(state);
+        self.returned.notify_all();
+    }
+
+    /// Uses the engine where nobody drives it.
+    fn with_engine<T>(&self, act: impl FnOnce(&mut Engine) -> Result<T>) -> Result<T> {
+        let mut state = self.state();
+        self.check_usable(&state.place)?;
+        match &mut state.place {
+            // In place: a panic in `act` leaves the engine where it is.
+            Place::Here(engine) => act(engine),
+            Place::Away | Place::Closed => Err(Error::Closed { what: "vCPU" }),
+        }
+    }
+
+    /// Asks every run to end, without waiting.
+    pub(crate) fn request_close(&self) {
+        self.control.close();
+    }
+
+    /// Stops every run, joins the thread, releases the vCPU's fd and page. Twice is harmless.
+    pub(crate) fn close(&self) {
+        if self.generation != fork::generation() {
+            return; // threads are the parent's
+        }
+        let (worker, watchdog, engine) = {
+            let mut state = self.state();
+            state.closing = true;
+            let engine = match std::mem::replace(&mut state.place, Place::Closed) {
+                Place::Here(engine) => Some(engine),
+                other => {
+                    state.place = other;
+                    None
+                }
+            };
+            (state.worker.take(), state.watchdog.take(), engine)
+        };
+        self.control.close();
+        if let Some(worker) = worker {
+            worker.join();
+        }
+        drop(watchdog);
+        if let Some(engine) = engine {
+            self.control.release();
+            drop(engine);
+        }
+        let mut state = self.state();
+        // Another thread in run_sync has seen the kick; this thread, inside a device, has yet to return from it.
+        while matches!(state.place, Place::Away) && state.driver != Some(std::thread::current().id()) {
+            state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Vcpu {
+    pub(crate) fn new(shared: Arc<Shared>, vm: Arc<VmShared>) -> Self {
+        Self { shared, vm, tickets: AtomicU64::new(OWN_TICKETS) }
+    }
+
+    /// The vCPU's id in its VM.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.shared.id
+    }
+
+    /// Runs the guest on the calling thread until its next exit, for at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] after `limit`: the guest stands still and can be run on. [`Error::Busy`],
+    /// [`Error::Closed`], [`Error::ExitUnanswered`], [`Error::Internal`]. A failing `KVM_RUN` is an exit.
+    pub fn run_sync(&self, limit: Duration) -> Result<Exit> {
+        // With WhenFull::Wait there is no `None`.
+        self.drive_here(limit, WhenFull::Wait).map(|exit| exit.unwrap_or(Exit::Intr))
+    }
+
+    /// As [`Vcpu::run_sync`], for a caller who is the one that reads the consoles: `None` when one is full. Read it and
+    /// call again.
+    ///
+    /// # Errors
+    /// Those of [`Vcpu::run_sync`].
+    pub fn run_sync_until_full(&self, limit: Duration) -> Result<Option<Exit>> {
+        self.drive_here(limit, WhenFull::Return)
+    }
+
+    fn drive_here(&self, limit: Duration, full: WhenFull) -> Result<Option<Exit>> {
+        let shared = &self.shared;
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        let mut state = shared.state();
+        if state.watchdog.is_none() && !state.closing {
+            state.watchdog = Some(Watchdog::spawn(Arc::clone(shared))?);
+            shared.control.admit_signal()?;
+        }
+        let mut engine = shared.take(&mut state)?;
+        state.driver = Some(std::thread::current().id());
+        shared.control.begin(ticket);
+        if let (Some(watchdog), Some(deadline)) = (&state.watchdog, Instant::now().checked_add(limit)) {
+            watchdog.arm(deadline, ticket);
+        }
+        drop(state);
+        let driven = thread::drive_caught(&mut engine, shared, Goal::Run, full);
+        let fired = shared.state().watchdog.as_ref().is_some_and(|watchdog| watchdog.disarm(ticket));
+        shared.control.end();
+        shared.give_back(engine);
+        match driven? {
+            Driven::Exit(exit) => Ok(Some(exit)),
+            Driven::Stopped(control::Stop::Cancelled) if fired => {
+                let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+                Err(Error::Timeout { what: "the guest's next exit", limit_ms })
+            }
+            Driven::Stopped(_) => Ok(Some(Exit::Intr)),
+            Driven::Full | Driven::Settled => Ok(None),
+        }
+    }
+
+    /// Runs the guest on the vCPU's own thread. `done` is called there with the outcome; it may start the next run, and
+    /// must not close the vCPU's VM. `ticket` names the run to [`Vcpu::cancel`]; use each once, below 2^63.
+    ///
+    /// # Errors
+    /// Those of [`Vcpu::run_sync`] but the time-out. `done` is not called then.
+    pub fn start(&self, ticket: u64, done: impl FnOnce(Result<Outcome>) + Send + 'static) -> Result<()> {
+        self.submit(ticket, Goal::Run, Box::new(done))
+    }
+
+    /// Completes the pending exit on the vCPU's own thread without running the guest further. It may bring a further
+    /// exit: string I/O, and MMIO that KVM split.
+    ///
+    /// # Errors
+    /// Those of [`Vcpu::start`].
+    pub fn start_settle(&self, ticket: u64, done: impl FnOnce(Result<Outcome>) + Send + 'static) -> Result<()> {
+        self.submit(ticket, Goal::Settle, Box::new(done))
+    }
+
+    fn submit(&self, ticket: u64, goal: Goal, done: thread::Done) -> Result<()> {
+        let shared = &self.shared;
+        let mut state = shared.state();
+        if state.worker.is_none() && !state.closing {
+            state.worker = Some(Worker::spawn(Arc::clone(shared))?);
+        }
+        let engine = shared.take(&mut state)?;
+        if let Err(error) = engine.check_answered() {
+            state.place = Place::Here(engine);
+            return Err(error);
+        }
+        let Some(worker) = &state.worker else {
+            state.place = Place::Here(engine);
+            return Err(Error::Closed { what: "vCPU" });
+        };
+        shared.control.begin(ticket);
+        worker.submit(Job { engine, goal, done }).map_err(|job| {
+            shared.control.end();
+            state.place = Place::Here(job.engine);
+            Error::Internal { message: "the vCPU's thread has ended".into() }
+        })
+    }
+
+    /// Stops the run that was started with `ticket`, which then gives [`Exit::Intr`]; no other run, and nothing where
+    /// that one is over.
+    pub fn cancel(&self, ticket: u64) {
+        self.shared.control.cancel(ticket);
+    }
+
+    /// Stops the running entry, or else the next one, with [`Exit::Intr`].
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Forked`].
+    pub fn kick(&self) -> Result<()> {
+        self.shared.check_fork()?;
+        if self.shared.state().closing {
+            return Err(Error::Closed { what: "vCPU" });
+        }
+        self.shared.control.kick();
+        Ok(())
+    }
+
+    /// Answers the last exit with a number, of as many bytes as the exit wants.
+    ///
+    /// # Errors
+    /// [`Error::AnswerRange`] where the exit wants more than 8 bytes (string input takes bytes) or the number does not
+    /// fit; those of [`Vcpu::answer`].
+    pub fn answer_word(&self, value: u64) -> Result<()> {
+        self.shared.with_engine(|engine| {
+            let size = engine.wanted()?;
+            let bytes = value.to_le_bytes();
+            let (low, high) = bytes.split_at_checked(size).ok_or(Error::AnswerRange { size })?;
+            if high.iter().any(|byte| *byte != 0) {
+                return Err(Error::AnswerRange { size });
+            }
+            engine.answer(low)
+        })
+    }
+
+    /// Answers the last exit: as many bytes as it wants, little-endian. Takes effect with the next run.
+    ///
+    /// # Errors
+    /// [`Error::NoAnswerExpected`], [`Error::AnswerSize`], [`Error::Busy`], [`Error::Closed`]. Nothing is written then.
+    pub fn answer(&self, bytes: &[u8]) -> Result<()> {
+        self.shared.with_engine(|engine| engine.answer(bytes))
+    }
+
+    /// The registers, and whether the last exit is still to be completed: then they are raw, as KVM holds them in the
+    /// middle of an instruction.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], [`Error::Closed`], [`Error::Ioctl`].
+    pub fn registers(&self) -> Result<(Registers, bool)> {
+        self.shared.with_engine(|engine| Ok((arch::get_registers(&engine.fd)?, engine.is_pending())))
+    }
+
+    /// Changes registers: `change` gets the present ones. Only what it changes is written.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] also while an exit waits for its completion ([`Vcpu::start_settle`]), [`Error::Closed`],
+    /// [`Error::Ioctl`].
+    pub fn update_registers(&self, change: impl FnOnce(&mut Registers) -> Result<()>) -> Result<()> {
+        self.settled_engine(|engine| arch::update_registers(&engine.fd, change))
+    }
+
+    /// Puts the vCPU where a guest of that mode starts.
+    ///
+    /// # Errors
+    /// Those of [`Vcpu::update_registers`], and [`Error::InvalidArgument`] where the options contradict each other.
+    #[cfg(target_arch = "x86_64")]
+    pub fn boot(&self, options: &BootOptions) -> Result<Boot> {
+        self.settled_engine(|engine| {
+            let Engine { fd, tables, .. } = engine;
+            arch::boot::boot(fd, self.vm.memory(), tables, options)
+        })
+    }
+
+    fn settled_engine<T>(&self, act: impl FnOnce(&mut Engine) -> Result<T>) -> Result<T> {
+        self.shared.with_engine(|engine| {
+            engine.check_answered()?;
+            if engine.is_pending() {
+                return Err(Error::Busy { why: "its last exit is not complete; settle it or run on first" });
+            }
+            act(engine)
+        })
+    }
+
+    /// Stops every run (pending ones fail with [`Error::Closed`]), joins the thread and releases what the vCPU holds.
+    /// Twice is harmless.
+    pub fn close(&self) {
+        self.shared.close();
+    }
+}
+
+impl Drop for Vcpu {
+    fn drop(&mut self) {
+        // The VM keeps it until it closes itself, as KVM does; but nobody can see its exits any more.
+        self.shared.close();
+    }
+}
+
+impl std::fmt::Debug for Vcpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vcpu").field("id", &self.shared.id).finish_non_exhaustive()
+    }
+}

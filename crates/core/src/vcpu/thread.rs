@@ -1,0 +1,89 @@
+//! A vCPU's own thread: takes the engine, drives it, gives it back, says how it went. One per vCPU, started by the first
+//! run that wants it, joined when the vCPU closes.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::mpsc::{Receiver, Sender, channel},
+    thread::{Builder, JoinHandle},
+};
+
+use super::{
+    Outcome, Shared,
+    engine::{Driven, Engine, Goal, WhenFull},
+};
+use crate::{
+    error::{Errno, Error, Result},
+    sys::signal::KickSignal,
+};
+
+/// Called with the outcome, on the vCPU's thread, after the engine was given back: it may start the next run.
+pub(crate) type Done = Box<dyn FnOnce(Result<Outcome>) + Send>;
+
+pub(crate) struct Job {
+    pub(crate) engine: Box<Engine>,
+    pub(crate) goal: Goal,
+    pub(crate) done: Done,
+}
+
+pub(crate) struct Worker {
+    jobs: Sender<Job>,
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Starts the thread. It ends when the worker is dropped or joined.
+    pub(crate) fn spawn(shared: std::sync::Arc<Shared>) -> Result<Self> {
+        let (jobs, receiver) = channel();
+        let name = format!("kvm-vcpu{}", shared.id());
+        // Linux shows the first 15 bytes of a name.
+        let spawn = || Builder::new().name(name).spawn(move || work(&receiver, &shared));
+        let thread = KickSignal::with_all_blocked(spawn)
+            .map_err(|error| Error::Os { call: "pthread_create", errno: Errno::from(error) })?;
+        Ok(Self { jobs, thread })
+    }
+
+    /// Hands a job over; gives it back where the thread is gone.
+    pub(crate) fn submit(&self, job: Job) -> std::result::Result<(), Job> {
+        self.jobs.send(job).map_err(|refused| refused.0)
+    }
+
+    /// Waits until the thread has ended, which is soon once the vCPU's control says close. On the thread itself it
+    /// only lets go of it.
+    pub(crate) fn join(self) {
+        let Self { jobs, thread } = self;
+        drop(jobs);
+        if thread.thread().id() != std::thread::current().id() {
+            // Its body catches panics: there is no result to look at.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(jobs: &Receiver<Job>, shared: &Shared) {
+    // Where the mask cannot be changed, kicks still work between entries, by immediate_exit.
+    let admitted = shared.control.signal().unblock_on_vcpu_thread();
+    debug_assert!(admitted.is_ok(), "pthread_sigmask takes any set");
+    while let Ok(Job { mut engine, goal, done }) = jobs.recv() {
+        let outcome = drive(&mut engine, shared, goal);
+        shared.control.end();
+        shared.give_back(engine);
+        // A panic in the callback is the callback's: the next run must not suffer.
+        let _ = catch_unwind(AssertUnwindSafe(|| done(outcome)));
+    }
+}
+
+/// Drives the engine; a panic on the way is an error, and the end of this vCPU.
+pub(crate) fn drive_caught(engine: &mut Engine, shared: &Shared, goal: Goal, full: WhenFull) -> Result<Driven> {
+    catch_unwind(AssertUnwindSafe(|| engine.drive(&shared.control, goal, full))).unwrap_or_else(|panic| {
+        engine.poisoned = true;
+        Err(Error::from_panic(&*panic))
+    })
+}
+
+fn drive(engine: &mut Engine, shared: &Shared, goal: Goal) -> Result<Outcome> {
+    match drive_caught(engine, shared, goal, WhenFull::Wait)? {
+        Driven::Exit(exit) => Ok(Outcome::Exit(exit)),
+        Driven::Stopped(_) => Ok(Outcome::Exit(crate::exit::Exit::Intr)),
+        Driven::Settled | Driven::Full => Ok(Outcome::Settled),
+    }
+}

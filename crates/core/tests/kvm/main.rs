@@ -1,0 +1,30 @@
+//! What KVM really does: the tests that need `/dev/kvm`. A test that needs a capability asks a scratch VM for it and is
+//! else a counted skip whose kind says why.
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "clippy's allowances for tests don't reach a target without the standard harness"
+)]
+
+mod boot;
+mod host;
+mod life;
+mod memory;
+mod run;
+mod support;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, run};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let trials = [boot::tests(), host::tests(), life::tests(), memory::tests(), run::tests()].into_iter().flatten();
+    let trials = match support::kvm_is_here() {
+        Ok(()) => trials.collect(),
+        Err(reason) => trials.map(|trial| trial.with_kind(reason.clone()).with_ignored_flag(true)).collect(),
+    };
+    run(&arguments, trials).exit_code()
+}

@@ -1,0 +1,197 @@
+//! A VM: memory, bus, vCPUs.
+#![expect(unsafe_code, reason = "reading into an array of JavaScript's without a second copy")]
+
+use std::sync::Arc;
+
+use napi::bindgen_prelude::{Either, Null, Uint8Array, Uint8ArraySlice};
+use napi_derive::napi;
+use typevisor::{
+    Error, GpaRange, Kvm, Result, Vm,
+    bus::{Bus, ClaimId, ConsoleBuffer, DebugConsole, Unclaimed},
+    memory::MapOptions,
+    vcpu::VcpuOptions,
+};
+
+use crate::{
+    convert::{NativeRange, unsigned, unsigned_u32},
+    environment::{Mailbox, Message},
+    failure::{Outcome, outcome},
+    host::{NativeCapability, capabilities},
+    memory::{NativeSlot, NativeSlotInfo},
+    vcpu::NativeVcpu,
+};
+
+/// `createVm`'s argument.
+#[napi(object, object_to_js = false)]
+pub struct VmOptions {
+    pub irqchip: bool,
+}
+
+/// `map`'s argument.
+#[napi(object, object_to_js = false, use_nullable = true)]
+pub struct NativeMapOptions {
+    pub gpa: i64,
+    pub size: i64,
+    pub readonly: bool,
+    pub slot: Option<i64>,
+}
+
+/// `createVcpu`'s argument.
+#[napi(object, object_to_js = false, use_nullable = true)]
+pub struct NativeVcpuOptions {
+    pub id: Option<i64>,
+}
+
+/// `setUnclaimed`'s argument.
+#[napi(object, object_to_js = false)]
+pub struct NativeUnclaimed {
+    pub ports: String,
+}
+
+/// What `loadFirmware` gives.
+#[napi(object, object_from_js = false)]
+pub struct NativeFirmware {
+    pub rom: NativeRange,
+    pub shadow: NativeRange,
+}
+
+/// `NativeVm` in ts/native.ts.
+#[napi]
+pub struct NativeVm {
+    vm: Arc<Vm>,
+    mailbox: Mailbox,
+}
+
+pub(crate) fn create_vm(kvm: &Kvm, options: &VmOptions, mailbox: &Mailbox) -> Result<NativeVm> {
+    let vm = Arc::new(Vm::create(kvm, &typevisor::VmOptions { irqchip: options.irqchip })?);
+    mailbox.adopt(&vm);
+    Ok(NativeVm { vm, mailbox: mailbox.clone() })
+}
+
+#[napi]
+impl NativeVm {
+    #[napi(catch_unwind)]
+    pub fn capabilities(&self) -> Vec<NativeCapability> {
+        capabilities(self.vm.capabilities())
+    }
+
+    #[napi(catch_unwind)]
+    pub fn map(&self, options: NativeMapOptions) -> Outcome<NativeSlot> {
+        outcome(map_options(&options).and_then(|options| self.vm.memory().map(options)).map(Into::into))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn slots(&self) -> Outcome<Vec<NativeSlotInfo>> {
+        outcome(self.vm.memory().slots().map(|slots| slots.into_iter().map(Into::into).collect()))
+    }
+
+    #[napi(catch_unwind, ts_return_type = "Failure | NativeSlot | null")]
+    pub fn slot_at(&self, gpa: i64) -> Outcome<Either<NativeSlot, Null>> {
+        let slot = unsigned("gpa", gpa).and_then(|gpa| self.vm.memory().slot_at(gpa));
+        outcome(slot.map(|slot| slot.map_or(Either::B(Null), |slot| Either::A(slot.into()))))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn read(&self, gpa: i64, mut target: Uint8ArraySlice<'_>) -> Outcome<Null> {
+        // SAFETY: JavaScript waits for this call, so its thread does not touch the bytes meanwhile, and the array cannot
+        // be detached or collected. Over a SharedArrayBuffer another thread may: it then sees, as from any unordered
+        // writes, old or new bytes.
+        let target = unsafe { target.as_mut() };
+        outcome(unsigned("gpa", gpa).and_then(|gpa| self.vm.memory().read(gpa, target)).map(|()| Null))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn write(&self, gpa: i64, bytes: &[u8]) -> Outcome<Null> {
+        outcome(unsigned("gpa", gpa).and_then(|gpa| self.vm.memory().write(gpa, bytes)).map(|()| Null))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn fill(&self, gpa: i64, size: i64, byte: u8) -> Outcome<Null> {
+        let range = unsigned("gpa", gpa).and_then(|gpa| Ok((gpa, unsigned("size", size)?)));
+        outcome(range.and_then(|(gpa, size)| self.vm.memory().fill(gpa, size, byte)).map(|()| Null))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn load_firmware(&self, image: &[u8]) -> Outcome<NativeFirmware> {
+        let layout = self.vm.load_firmware(image);
+        outcome(layout.map(|layout| NativeFirmware { rom: layout.rom.into(), shadow: layout.shadow.into() }))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn create_vcpu(&self, options: NativeVcpuOptions) -> Outcome<NativeVcpu> {
+        let id = options.id.map(|id| unsigned_u32("id", id)).transpose();
+        let vcpu = id.and_then(|id| self.vm.create_vcpu(VcpuOptions { id }));
+        outcome(vcpu.map(|vcpu| NativeVcpu::new(vcpu, self.mailbox.clone())))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn set_unclaimed(&self, options: NativeUnclaimed) -> Outcome<Null> {
+        let policy = match options.ports.as_str() {
+            "exit" => Ok(Unclaimed::Exit),
+            "ones" => Ok(Unclaimed::Ones),
+            _ => Err(Error::InvalidArgument { what: "ports", expected: "'exit' or 'ones'" }),
+        };
+        outcome(policy.map(|policy| {
+            self.vm.bus().set_unclaimed_ports(policy);
+            Null
+        }))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn debug_console(&self, port: u16, id: i64) -> Outcome<NativeConsole> {
+        let mailbox = self.mailbox.clone();
+        let buffer = ConsoleBuffer::new(move || mailbox.post(Message { id, payload: Ok(None) }));
+        let bus = self.vm.bus().clone();
+        let claim = bus.claim_ports(port, 1, Box::new(DebugConsole::new(Arc::clone(&buffer))));
+        outcome(claim.map(|claim| NativeConsole { buffer, claim, bus }))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn close(&self) -> Null {
+        self.vm.close();
+        Null
+    }
+}
+
+#[cfg(feature = "test-hooks")]
+impl NativeVm {
+    pub(crate) fn bus(&self) -> &Bus {
+        self.vm.bus()
+    }
+}
+
+fn map_options(options: &NativeMapOptions) -> Result<MapOptions> {
+    let range = GpaRange::pages(unsigned("gpa", options.gpa)?, unsigned("size", options.size)?)?;
+    let slot = options.slot.map(|slot| unsigned_u32("slot", slot)).transpose()?;
+    Ok(MapOptions { range, readonly: options.readonly, slot })
+}
+
+/// `NativeConsole` in ts/native.ts.
+#[napi]
+pub struct NativeConsole {
+    buffer: Arc<ConsoleBuffer>,
+    claim: ClaimId,
+    bus: Bus,
+}
+
+#[napi]
+impl NativeConsole {
+    #[napi(catch_unwind)]
+    pub fn take(&self) -> Uint8Array {
+        self.buffer.take().into()
+    }
+
+    #[napi(catch_unwind)]
+    pub fn release(&self) -> Null {
+        self.bus.release(self.claim);
+        self.buffer.abandon();
+        Null
+    }
+}
+
+impl Drop for NativeConsole {
+    fn drop(&mut self) {
+        // Collected without a release: nobody can take bytes any more, so no vCPU may wait for that.
+        self.buffer.abandon();
+    }
+}

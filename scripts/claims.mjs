@@ -1,0 +1,74 @@
+#!/usr/bin/env node
+// npm run claims -- [--json | --list] [ID…]
+//
+// Runs the commands of claims/*.json (all, or those named) from the repository's top folder and compares what they
+// print with what is promised. Prints id, PASS, FAIL or NOT HERE, and the figure or the reason.
+//
+//   --json   the results as one JSON object on stdout
+//   --list   the claims and their sentences; runs nothing
+//
+// Exit code 1 if any FAILs, 2 for an unknown id or a bad file. claims/README.md describes the files.
+import { readFileSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { judge, parseClaim, table } from './lib/claims.mjs';
+import { kvmProblem } from './lib/kvm.mjs';
+import { ROOT } from './lib/paths.mjs';
+import { run } from './lib/run.mjs';
+import { Stop, main, say } from './lib/say.mjs';
+
+await main(import.meta.url, async args => {
+  const ids = args.filter(arg => !arg.startsWith('--'));
+  const options = new Set(args.filter(arg => arg.startsWith('--')));
+  const strange = [...options].find(option => !['--json', '--list'].includes(option));
+  if (strange) throw new Stop(`unknown option: ${strange} (see --help)`, 2);
+  const claims = chosen(readClaims(), ids);
+  if (options.has('--list')) return list(claims, options);
+  const results = [];
+  for (const claim of claims) {
+    say(`claim: ${claim.id}: ${claim.sentence}`);
+    results.push({ id: claim.id, sentence: claim.sentence, ...(await verdict(claim)) });
+  }
+  if (options.has('--json')) console.log(JSON.stringify({ schemaVersion: 1, results }, null, 2));
+  else for (const line of table(results)) console.log(line);
+  return results.some(result => result.verdict === 'FAIL') ? 1 : 0;
+});
+
+function readClaims() {
+  const folder = join(ROOT, 'claims');
+  const files = readdirSync(folder)
+    .filter(name => name.endsWith('.json'))
+    .toSorted();
+  try {
+    return files.map(file => parseClaim(readFileSync(join(folder, file), 'utf8'), file));
+  } catch (error) {
+    throw new Stop(`claims/${error.message}`, 2);
+  }
+}
+
+function chosen(claims, ids) {
+  const unknown = ids.filter(id => !claims.some(claim => claim.id === id));
+  if (unknown.length > 0) throw new Stop(`no such claim: ${unknown.join(', ')} (--list shows them all)`, 2);
+  return ids.length > 0 ? ids.map(id => claims.find(claim => claim.id === id)) : claims;
+}
+
+function list(claims, options) {
+  if (options.has('--json')) console.log(JSON.stringify({ schemaVersion: 1, claims }, null, 2));
+  else for (const { id, sentence } of claims) console.log(`${id}: ${sentence}`);
+  return 0;
+}
+
+async function verdict(claim) {
+  const reason = claim.needs.map(unmet).find(Boolean);
+  if (reason) return { verdict: 'NOT HERE', reason };
+  const out = { stdout: '', stderr: '' };
+  const onLine = (line, stream) => (out[stream] += `${line}\n`);
+  const started = performance.now();
+  const end = await run('sh', ['-c', claim.command], { onLine, timeoutMs: claim.timeoutS * 1000 });
+  return { ...judge(claim, { ...end, ...out }), seconds: Math.round((performance.now() - started) / 100) / 10 };
+}
+
+/** Why a need is not met on this machine; undefined where it is. */
+function unmet(need) {
+  if (need === 'kvm') return kvmProblem();
+  return process.getuid() === 0 ? undefined : 'needs root';
+}

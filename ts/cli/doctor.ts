@@ -1,0 +1,39 @@
+/** `typevisor doctor`: what works on this machine, as a table. */
+
+import { doctor, type DoctorCheck, type DoctorReport } from '../doctor.ts';
+import { NO_KVM, SUCCESS } from './codes.ts';
+import { paint, printJson, type Terminal } from './terminal.ts';
+
+export const HELP = `usage: typevisor doctor [--json]
+
+What works on this machine, what does not, why, and the command that would fix it.
+Exit code: 0 where guests can run, else 69.
+`;
+
+/** Runs the command; gives its exit code. */
+export function doctorCommand(terminal: Terminal): number {
+  const report = doctor();
+  if (terminal.json) printJson({ ...report });
+  else showReport(report, terminal);
+  return report.usable ? SUCCESS : NO_KVM;
+}
+
+const MARKS = {
+  ok: paint.bind(undefined, 'green', '✓'),
+  missing: paint.bind(undefined, 'dim', '–'),
+  limited: paint.bind(undefined, 'yellow', '~'),
+  failed: paint.bind(undefined, 'red', '✗'),
+} as const;
+
+/** The report for people: facts, checks with their remedies, and the verdict. */
+export function showReport({ usable, facts, checks }: DoctorReport, terminal: Terminal): void {
+  const width = Math.max(...facts.map(({ name }) => name.length), ...checks.map(({ title }) => title.length));
+  for (const { name, value } of facts) terminal.say(`    ${name.padEnd(width)}  ${value}`);
+  for (const check of checks) showCheck(check, width, terminal);
+  terminal.say(usable ? paint('green', '  Guests can run here.') : paint('red', '  Guests cannot run here.'));
+}
+
+function showCheck({ status, title, detail, remedy }: DoctorCheck, width: number, terminal: Terminal): void {
+  terminal.say(`  ${MARKS[status]()} ${title.padEnd(width)}  ${status === 'missing' ? paint('dim', detail) : detail}`);
+  if (remedy !== undefined) terminal.say(`    ${''.padEnd(width)}  ${paint('cyan', `→ ${remedy}`)}`);
+}

@@ -1,0 +1,106 @@
+/** The tour's third step: finds SeaBIOS, boots it unmodified and streams its log until it looks for a boot device. */
+
+import { readdirSync, statSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { debugConsole } from '../console.ts';
+import type { Exit } from '../exit.ts';
+import { KiB, MiB } from '../units.ts';
+import type { Vcpu } from '../vcpu.ts';
+import { Vm } from '../vm.ts';
+import type { Terminal } from './terminal.ts';
+
+/** Where Debian's package `seabios` puts it. */
+const INSTALLED = '/usr/share/seabios/bios.bin';
+
+/** What to do where there is none. */
+export const HOW_TO_GET = 'run: sudo apt-get install seabios (or set TYPEVISOR_FIRMWARE to a bios.bin)';
+
+/** SeaBIOS's debug console. */
+const DEBUG_PORT = 0x402;
+
+/** The log is done when SeaBIOS has tried everything it could boot. */
+const DONE = /No bootable device/u;
+/** It got to its boot menu or its search for a boot device. */
+const REACHED = /for boot menu|Searching bootorder|Booting from/u;
+
+/** How a boot went. */
+export interface FirmwareRun {
+  readonly file: string;
+  /** `'reached'`: its log shows the boot menu or the search for a boot device. `'stopped'`: the guest ended before. */
+  readonly outcome: 'reached' | 'timeout' | 'stopped';
+  /** The exit that ended it, where one did. */
+  readonly exit?: Exit;
+  readonly seconds: number;
+  readonly log: string;
+}
+
+/** `$TYPEVISOR_FIRMWARE`, the system's, or the newest in the cache. */
+export function findFirmware(): string | undefined {
+  const named = process.env['TYPEVISOR_FIRMWARE'];
+  if (named !== undefined && named !== '') return named;
+  return [INSTALLED, ...cached()].find(isPlausible);
+}
+
+/** What the set-up of a clone has fetched, newest first. */
+function cached(): string[] {
+  const base = process.env['XDG_CACHE_HOME'];
+  const folder = join(base === undefined || base === '' ? join(homedir(), '.cache') : base, 'typevisor/firmware');
+  try {
+    const names = readdirSync(folder).filter(name => name.startsWith('seabios-'));
+    const newestFirst = names.toSorted((a, b) => b.localeCompare(a, 'en', { numeric: true }));
+    return newestFirst.map(name => join(folder, name, 'bios.bin'));
+  } catch {
+    return []; // no cache yet, or none that we may read
+  }
+}
+
+/** A PC's firmware is a power of two from 64 to 512 KiB. */
+function isPlausible(file: string): boolean {
+  const size = statSync(file, { throwIfNoEntry: false })?.size ?? 0;
+  return size >= 64 * KiB && size <= 512 * KiB && Number.isInteger(Math.log2(size));
+}
+
+/** Boots `file` with its log going to the terminal, for `timeoutMs` at most. */
+export async function bootFirmware(file: string, timeoutMs: number, terminal: Terminal): Promise<FirmwareRun> {
+  const begin = performance.now();
+  using vm = Vm.create({ irqchip: true });
+  vm.memory.map({ gpa: 0, size: 16 * MiB });
+  vm.loadFirmware(file);
+  const vcpu = vm.createVcpu();
+  let log = '';
+  const text = new TextDecoder('latin1');
+  const take = (chunk: Uint8Array): void => {
+    terminal.console.write(chunk);
+    log += text.decode(chunk);
+    if (DONE.test(log)) vcpu.kick();
+  };
+  vm.bus.port(DEBUG_PORT, 1, debugConsole(take));
+  vm.bus.unclaimed({ ports: 'ones' });
+  const limit = AbortSignal.timeout(timeoutMs);
+  const exit = await untilStopped(vcpu, AbortSignal.any([terminal.signal, limit]), limit);
+  if (log !== '' && !log.endsWith('\n')) terminal.console.write('\n');
+  const seconds = Math.round((performance.now() - begin) / 100) / 10;
+  const stopped = exit?.kind === 'intr' || exit === undefined ? {} : { exit };
+  return { file, outcome: outcomeOf(log, exit), ...stopped, seconds, log };
+}
+
+/** Runs with MMIO answered as on a bus with nothing on it; `undefined` when the time was up. */
+async function untilStopped(vcpu: Vcpu, signal: AbortSignal, limit: AbortSignal): Promise<Exit | undefined> {
+  for (;;) {
+    let exit: Exit;
+    try {
+      exit = await vcpu.run({ signal });
+    } catch (error) {
+      if (limit.aborted && error === limit.reason) return undefined;
+      throw error;
+    }
+    if (exit.kind !== 'mmio') return exit;
+    if (exit.direction === 'read') vcpu.answer(new Uint8Array(exit.size).fill(0xff));
+  }
+}
+
+function outcomeOf(log: string, exit: Exit | undefined): FirmwareRun['outcome'] {
+  if (REACHED.test(log)) return 'reached';
+  return exit === undefined ? 'timeout' : 'stopped';
+}

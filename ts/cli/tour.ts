@@ -1,0 +1,83 @@
+/** `typevisor tour`: the doctor's report, two guests of ours, and an unmodified SeaBIOS. */
+
+import { doctor } from '../doctor.ts';
+import { FAILED, NO_KVM, SUCCESS, TIMEOUT } from './codes.ts';
+import { showReport } from './doctor.ts';
+import { bootFirmware, findFirmware, type FirmwareRun, HOW_TO_GET } from './firmware.ts';
+import { type GuestRun, runGuests } from './guests.ts';
+import { paint, printJson, type Terminal } from './terminal.ts';
+
+export const HELP = `usage: typevisor tour [--json] [--timeout SECONDS]
+
+What Typevisor does, in three steps: the doctor's report, two small guests with
+their exits, and an unmodified SeaBIOS with its log.
+
+--timeout  seconds after which the firmware is stopped (default: 120)
+
+The firmware is $TYPEVISOR_FIRMWARE, that of Debian's package seabios, or the one
+in \${XDG_CACHE_HOME:-~/.cache}/typevisor.
+Exit code: 0; 69 without KVM; 124 where the time was up before the firmware
+looked for a boot device; 125 where something failed; 130 on Ctrl-C.
+`;
+
+/** What is not run, and why. */
+interface Skipped {
+  readonly skipped: string;
+}
+
+const X86_ONLY: Skipped = { skipped: 'this step is for x86_64 processors' };
+
+/** Runs the command; gives its exit code. */
+export async function tourCommand(terminal: Terminal, timeoutMs: number): Promise<number> {
+  heading(terminal, 1, 'This machine');
+  const report = doctor();
+  showReport(report, terminal);
+  if (!report.usable) {
+    if (terminal.json) printJson({ doctor: report, guests: null, firmware: null });
+    return NO_KVM;
+  }
+  heading(terminal, 2, 'Guests of our own');
+  const guests = await onX86(() => runGuests(terminal));
+  sayIfSkipped(guests, terminal);
+  heading(terminal, 3, 'An unmodified SeaBIOS');
+  const firmware = await onX86(() => firmwareStep(timeoutMs, terminal));
+  sayIfSkipped(firmware, terminal);
+  if (terminal.json) printJson({ doctor: report, guests, firmware });
+  return 'skipped' in firmware ? SUCCESS : codeOf(firmware);
+}
+
+async function onX86<T>(step: () => Promise<T>): Promise<T | Skipped> {
+  return process.arch === 'x64' ? await step() : X86_ONLY;
+}
+
+async function firmwareStep(timeoutMs: number, terminal: Terminal): Promise<FirmwareRun | Skipped> {
+  const file = findFirmware();
+  if (file === undefined) return { skipped: `there is no SeaBIOS here; ${HOW_TO_GET}` };
+  terminal.say(`  ${file}, in real mode from the reset vector; its debug log:`);
+  terminal.say();
+  const run = await bootFirmware(file, timeoutMs, terminal);
+  terminal.say();
+  terminal.say(`  ${verdict(run)}`);
+  return run;
+}
+
+function verdict({ outcome, seconds, log, exit }: FirmwareRun): string {
+  const amount = `${log.split('\n').length - 1} lines of log in ${seconds} s`;
+  if (outcome === 'reached') return paint('green', `SeaBIOS came to its search for a boot device: ${amount}.`);
+  if (outcome === 'timeout') return paint('red', `Time is up before SeaBIOS looked for a boot device: ${amount}.`);
+  return paint('red', `SeaBIOS stopped with the exit '${exit?.kind ?? 'intr'}': ${amount}.`);
+}
+
+function codeOf({ outcome }: FirmwareRun): number {
+  if (outcome === 'reached') return SUCCESS;
+  return outcome === 'timeout' ? TIMEOUT : FAILED;
+}
+
+function sayIfSkipped(step: readonly GuestRun[] | FirmwareRun | Skipped, terminal: Terminal): void {
+  if ('skipped' in step) terminal.say(paint('yellow', `  Left out: ${step.skipped}.`));
+}
+
+function heading(terminal: Terminal, number: number, title: string): void {
+  if (number > 1) terminal.say();
+  terminal.say(paint('bold', `${number}. ${title}`));
+}

@@ -1,0 +1,148 @@
+/** Why a vCPU stopped, as plain frozen data. The addon keeps what the kernel said; here it gets its public form. */
+
+import type { NativeExit } from './native.ts';
+
+/**
+ * The guest wrote to I/O ports (x86), or wants to read from them.
+ *
+ * `size` is the width of one access in bytes (1, 2 or 4), `count` how many a string instruction makes at once, and
+ * `data` all of them, `size * count` bytes, little-endian. A read wants an answer of that many bytes:
+ * `vcpu.answer(value)`.
+ */
+export type IoExit =
+  | {
+      readonly kind: 'io';
+      readonly direction: 'out';
+      readonly port: number;
+      readonly size: number;
+      readonly count: number;
+      readonly data: Uint8Array;
+    }
+  | {
+      readonly kind: 'io';
+      readonly direction: 'in';
+      readonly port: number;
+      readonly size: number;
+      readonly count: number;
+    };
+
+/**
+ * The guest reached for an address behind which there is no memory, or wrote to a read-only slot.
+ *
+ * `gpa` and `size` (1 to 8) in bytes; `data` is `size` bytes, little-endian. A read wants an answer.
+ */
+export type MmioExit =
+  | {
+      readonly kind: 'mmio';
+      readonly direction: 'write';
+      readonly gpa: number;
+      readonly size: number;
+      readonly data: Uint8Array;
+    }
+  | { readonly kind: 'mmio'; readonly direction: 'read'; readonly gpa: number; readonly size: number };
+
+/** The guest executed `hlt` (x86). With an in-kernel interrupt controller KVM waits instead. */
+export interface HltExit {
+  readonly kind: 'hlt';
+}
+
+/** A kick stopped the vCPU; nothing happened in the guest. */
+export interface IntrExit {
+  readonly kind: 'intr';
+}
+
+/** The guest met a triple fault, or asked to be shut down (x86). */
+export interface ShutdownExit {
+  readonly kind: 'shutdown';
+}
+
+/** The processor refused to enter the guest. `reason` is the hardware's own word, `cpu` where it happened. */
+export interface FailEntryExit {
+  readonly kind: 'fail-entry';
+  readonly reason: bigint;
+  readonly cpu: number;
+}
+
+/**
+ * KVM could not go on: `suberror` 1 is an instruction its emulator does not know, whose bytes are in `instruction`
+ * where the kernel gives them. `data` holds the kernel's words as they came.
+ */
+export interface InternalErrorExit {
+  readonly kind: 'internal-error';
+  readonly suberror: number;
+  readonly data: readonly bigint[];
+  readonly instruction?: Uint8Array;
+}
+
+/** `KVM_RUN` failed without a payload. `errno` is negative, as everywhere in Node. */
+export interface RunFailedExit {
+  readonly kind: 'run-failed';
+  readonly errno: number;
+}
+
+/** An exit newer than this version of Typevisor: `reason` is the kernel's number, `bytes` its part of the exit page. */
+export interface UnknownExit {
+  readonly kind: 'unknown';
+  readonly reason: number;
+  readonly bytes: Uint8Array;
+}
+
+/**
+ * Why a vCPU stopped: told apart by `kind`, which is the kernel's name in kebab-case. Frozen plain data that can be
+ * logged, compared and posted; bytes are a copy and yours. New kinds come in minor releases, so end a `switch` in
+ * `default`.
+ *
+ * @example
+ * using vm = Vm.create();
+ * vm.memory.map({ gpa: 0xffff_f000, size: 4 * KiB });
+ * vm.memory.write(0xffff_fff0, Uint8Array.of(0xe6, 0x80, 0xf4)); // out 0x80, al; hlt
+ * const exit = await vm.createVcpu().run();
+ * if (exit.kind === 'io' && exit.direction === 'out') console.log(exit.port, exit.data); // 128 Uint8Array(1) [ 0 ]
+ */
+export type Exit =
+  | IoExit
+  | MmioExit
+  | HltExit
+  | IntrExit
+  | ShutdownExit
+  | FailEntryExit
+  | InternalErrorExit
+  | RunFailedExit
+  | UnknownExit;
+
+/** The public form of what the addon delivered. */
+export function decode(exit: NativeExit): Exit {
+  return Object.freeze(publicForm(exit));
+}
+
+function publicForm(exit: NativeExit): Exit {
+  switch (exit.kind) {
+    case 'io': {
+      const { kind, port, size, count, data } = exit;
+      return exit.out
+        ? { kind, direction: 'out', port, size, count, data }
+        : { kind, direction: 'in', port, size, count };
+    }
+    case 'mmio': {
+      const { kind, gpa, size, data } = exit;
+      return exit.write ? { kind, direction: 'write', gpa, size, data } : { kind, direction: 'read', gpa, size };
+    }
+    case 'internal-error': {
+      const { kind, suberror, instruction } = exit;
+      const data = Object.freeze(exit.data);
+      return instruction === null ? { kind, suberror, data } : { kind, suberror, data, instruction };
+    }
+    case 'hlt':
+    case 'intr':
+    case 'shutdown':
+      return { kind: exit.kind };
+    case 'fail-entry':
+      return { kind: exit.kind, reason: exit.reason, cpu: exit.cpu };
+    case 'run-failed':
+      return { kind: exit.kind, errno: exit.errno };
+    case 'unknown':
+      return { kind: exit.kind, reason: exit.reason, bytes: exit.bytes };
+    default:
+      return exit satisfies never;
+  }
+}

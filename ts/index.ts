@@ -1,0 +1,50 @@
+/**
+ * Typevisor: KVM for TypeScript. Table of contents of what users import.
+ *
+ * @module
+ */
+
+// The host
+export { doctor, type DoctorCheck, type DoctorReport } from './doctor.ts';
+export { Kvm, type KvmOptions } from './kvm.ts';
+export { Capabilities, type Capability } from './capabilities.ts';
+export type { CapabilityName } from './generated/capabilities.ts';
+
+// Virtual machines
+export { type Firmware, type VcpuOptions, Vm, type VmOptions } from './vm.ts';
+
+// Memory
+export { type GpaRange, GuestMemory, type MapOptions } from './memory.ts';
+export { MemorySlot } from './slot.ts';
+export { GiB, KiB, MiB } from './units.ts';
+
+// vCPUs and their exits
+export { type Boot, type BootOptions, type RunOptions, type RunSyncOptions, Vcpu } from './vcpu.ts';
+export type {
+  Exit,
+  FailEntryExit,
+  HltExit,
+  InternalErrorExit,
+  IntrExit,
+  IoExit,
+  MmioExit,
+  RunFailedExit,
+  ShutdownExit,
+  UnknownExit,
+} from './exit.ts';
+export type {
+  Aarch64Registers,
+  DescriptorTable,
+  Registers,
+  RegistersUpdate,
+  Segment,
+  X86Registers,
+  X86RegistersUpdate,
+} from './registers.ts';
+
+// The bus and its devices
+export { Bus, type PortDevice, type UnclaimedOptions } from './bus.ts';
+export { type ConsoleSink, type DebugConsole, debugConsole } from './console.ts';
+
+// Errors
+export { type ErrorCode, type ErrorDetails, TypevisorError } from './errors.ts';

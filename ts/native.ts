@@ -1,0 +1,179 @@
+/**
+ * The shape of the addon, field by field in the order of `crates/node`. It converts and decides nothing: failures
+ * travel as values ({@link Failure}), absent is `null`, and every argument has been checked before it gets here.
+ * A type test compares this file with what @napi-rs/cli generates from the Rust side.
+ */
+
+/** Why a call failed. {@link unwrap} in errors.ts is the only door from here to `TypevisorError`. */
+export interface Failure {
+  failed: boolean;
+  code: string;
+  message: string;
+  /** Negative, as Node has it. */
+  errno: number | null;
+  syscall: string | null;
+  capability: string | null;
+  since: string | null;
+}
+
+/** A range of guest physical addresses, in bytes. */
+export interface NativeRange {
+  gpa: number;
+  size: number;
+}
+
+export interface NativeCapability {
+  name: string;
+  number: number;
+  value: number;
+  meaning: string;
+  since: string;
+}
+
+export interface NativeCheck {
+  id: string;
+  title: string;
+  status: string;
+  detail: string;
+  remedy: string | null;
+}
+
+export interface NativeDoctorReport {
+  usable: boolean;
+  /** Name and value, in the order to show them. */
+  facts: NativeFact[];
+  checks: NativeCheck[];
+}
+
+export interface NativeFact {
+  name: string;
+  value: string;
+}
+
+export type NativeExit =
+  | { kind: 'io'; out: boolean; port: number; size: number; count: number; data: Uint8Array }
+  | { kind: 'mmio'; write: boolean; gpa: number; size: number; data: Uint8Array }
+  | { kind: 'hlt' }
+  | { kind: 'intr' }
+  | { kind: 'shutdown' }
+  | { kind: 'fail-entry'; reason: bigint; cpu: number }
+  | { kind: 'internal-error'; suberror: number; data: bigint[]; instruction: Uint8Array | null }
+  | { kind: 'run-failed'; errno: number }
+  | { kind: 'unknown'; reason: number; bytes: Uint8Array };
+
+export interface NativeScalar {
+  name: string;
+  value: bigint;
+}
+
+export interface NativeSegment {
+  name: string;
+  base: bigint;
+  limit: number;
+  selector: number;
+  type: number;
+  present: boolean;
+  dpl: number;
+  db: boolean;
+  s: boolean;
+  l: boolean;
+  g: boolean;
+  avl: boolean;
+  unusable: boolean;
+}
+
+export interface NativeTable {
+  name: string;
+  base: bigint;
+  limit: number;
+}
+
+/** Registers as lists; on aarch64 the last two are empty. To set: only what changes. */
+export interface NativeRegisters {
+  scalars: NativeScalar[];
+  segments: NativeSegment[];
+  tables: NativeTable[];
+  /** The last exit is not completed: values are raw. Ignored when setting. */
+  pending: boolean;
+}
+
+export interface NativeSlotInfo {
+  slot: number;
+  gpa: number;
+  size: number;
+  readonly: boolean;
+  ioctl: string;
+}
+
+/** One per environment (main thread or worker). */
+export interface Binding {
+  /** Every code the core can give. */
+  errorCodes(): string[];
+  /** What works on this machine, and why not. Never fails. */
+  doctor(path: string | null): NativeDoctorReport;
+  /** `deliver` is called on this thread with the number under which somebody waits: exits of runs, and wake-ups. */
+  attach(deliver: (id: number, payload: Failure | NativeExit | null) => void): Failure | NativeEnvironment;
+}
+
+export interface NativeEnvironment {
+  openKvm(options: { path: string | null; hide: string[] }): Failure | NativeKvm;
+}
+
+export interface NativeKvm {
+  capabilities(): Failure | NativeCapability[];
+  createVm(options: { irqchip: boolean }): Failure | NativeVm;
+  close(): void;
+}
+
+export interface NativeVm {
+  capabilities(): NativeCapability[];
+  map(options: { gpa: number; size: number; readonly: boolean; slot: number | null }): Failure | NativeSlot;
+  slots(): Failure | NativeSlotInfo[];
+  slotAt(gpa: number): Failure | NativeSlot | null;
+  read(gpa: number, target: Uint8Array): Failure | null;
+  write(gpa: number, bytes: Uint8Array): Failure | null;
+  fill(gpa: number, size: number, byte: number): Failure | null;
+  loadFirmware(image: Uint8Array): Failure | { rom: NativeRange; shadow: NativeRange };
+  createVcpu(options: { id: number | null }): Failure | NativeVcpu;
+  setUnclaimed(options: { ports: string }): Failure | null;
+  /** Claims the port for a debug console; `id` is delivered (with `null`) when there is output to take. */
+  debugConsole(port: number, id: number): Failure | NativeConsole;
+  close(): Failure | null;
+}
+
+export interface NativeSlot {
+  info(): NativeSlotInfo;
+  move(gpa: number): Failure | null;
+  unmap(): Failure | null;
+}
+
+export interface NativeConsole {
+  /** What the guest wrote since the last call. */
+  take(): Uint8Array;
+  /** Gives the port back. What was written and not taken stays to be taken. */
+  release(): Failure | null;
+}
+
+export interface NativeVcpu {
+  id(): number;
+  /** Runs on the vCPU's own thread; the outcome is delivered under `ticket`, which also names the run to `cancel`. */
+  start(ticket: number): Failure | null;
+  /** Completes the pending exit on the vCPU's thread; delivers a further exit, or `null` where nothing is pending. */
+  settle(ticket: number): Failure | null;
+  /** Stops that run and no other. */
+  cancel(ticket: number): void;
+  /** Runs on this thread. `null`: a console is full; drain it and call again. */
+  runSync(timeoutMs: number): Failure | NativeExit | null;
+  kick(): Failure | null;
+  answer(value: bigint | Uint8Array): Failure | null;
+  registers(): Failure | NativeRegisters;
+  setRegisters(some: NativeRegisters): Failure | null;
+  boot(options: {
+    mode: string;
+    user: boolean;
+    entry: number;
+    stack: number | null;
+    tables: number | null;
+  }): Failure | { tables: NativeRange | null };
+  close(): Failure | null;
+}
