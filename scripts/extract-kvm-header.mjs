@@ -77,7 +77,10 @@ function main(argv) {
   const folders = [];
   let out = join(ROOT, 'crates/core/header');
   for (let i = 0; i < argv.length; i += 1) {
-    if (argv[i] === '--help' || argv[i] === '-h') return void process.stdout.write(HELP);
+    if (argv[i] === '--help' || argv[i] === '-h') {
+      process.stdout.write(HELP);
+      return;
+    }
     if (argv[i] === '--out' && argv[i + 1]) out = argv[(i += 1)];
     else if (argv[i].startsWith('-')) throw new Error(`unknown option ${argv[i]}\n${HELP}`);
     else folders.push(argv[i]);

@@ -1,7 +1,7 @@
 /**
  * The shape of the addon, field by field in the order of `crates/node`. It converts and decides nothing: failures
  * travel as values ({@link Failure}), absent is `null`, and every argument has been checked before it gets here.
- * A type test compares this file with what @napi-rs/cli generates from the Rust side.
+ * A test holds this file, name by name and in order, against what @napi-rs/cli generates from the Rust side.
  */
 
 /** Why a call failed. {@link unwrap} in errors.ts is the only door from here to `TypevisorError`. */
@@ -116,29 +116,58 @@ export interface Binding {
 }
 
 export interface NativeEnvironment {
-  openKvm(options: { path: string | null; hide: string[] }): Failure | NativeKvm;
+  openKvm(options: OpenOptions): Failure | NativeKvm;
+}
+
+export interface OpenOptions {
+  path: string | null;
+  hide: string[];
 }
 
 export interface NativeKvm {
   capabilities(): Failure | NativeCapability[];
-  createVm(options: { irqchip: boolean }): Failure | NativeVm;
+  createVm(options: VmOptions): Failure | NativeVm;
   close(): void;
+}
+
+export interface VmOptions {
+  irqchip: boolean;
 }
 
 export interface NativeVm {
   capabilities(): NativeCapability[];
-  map(options: { gpa: number; size: number; readonly: boolean; slot: number | null }): Failure | NativeSlot;
+  map(options: NativeMapOptions): Failure | NativeSlot;
   slots(): Failure | NativeSlotInfo[];
   slotAt(gpa: number): Failure | NativeSlot | null;
   read(gpa: number, target: Uint8Array): Failure | null;
   write(gpa: number, bytes: Uint8Array): Failure | null;
   fill(gpa: number, size: number, byte: number): Failure | null;
-  loadFirmware(image: Uint8Array): Failure | { rom: NativeRange; shadow: NativeRange };
-  createVcpu(options: { id: number | null }): Failure | NativeVcpu;
-  setUnclaimed(options: { ports: string }): Failure | null;
+  loadFirmware(image: Uint8Array): Failure | NativeFirmware;
+  createVcpu(options: NativeVcpuOptions): Failure | NativeVcpu;
+  setUnclaimed(options: NativeUnclaimed): Failure | null;
   /** Claims the port for a debug console; `id` is delivered (with `null`) when there is output to take. */
   debugConsole(port: number, id: number): Failure | NativeConsole;
-  close(): Failure | null;
+  close(): null;
+}
+
+export interface NativeMapOptions {
+  gpa: number;
+  size: number;
+  readonly: boolean;
+  slot: number | null;
+}
+
+export interface NativeFirmware {
+  rom: NativeRange;
+  shadow: NativeRange;
+}
+
+export interface NativeVcpuOptions {
+  id: number | null;
+}
+
+export interface NativeUnclaimed {
+  ports: string;
 }
 
 export interface NativeSlot {
@@ -151,7 +180,7 @@ export interface NativeConsole {
   /** What the guest wrote since the last call. */
   take(): Uint8Array;
   /** Gives the port back. What was written and not taken stays to be taken. */
-  release(): Failure | null;
+  release(): null;
 }
 
 export interface NativeVcpu {
@@ -168,12 +197,18 @@ export interface NativeVcpu {
   answer(value: bigint | Uint8Array): Failure | null;
   registers(): Failure | NativeRegisters;
   setRegisters(some: NativeRegisters): Failure | null;
-  boot(options: {
-    mode: string;
-    user: boolean;
-    entry: number;
-    stack: number | null;
-    tables: number | null;
-  }): Failure | { tables: NativeRange | null };
-  close(): Failure | null;
+  boot(options: NativeBootOptions): Failure | NativeBoot;
+  close(): null;
+}
+
+export interface NativeBootOptions {
+  mode: string;
+  user: boolean;
+  entry: number;
+  stack: number | null;
+  tables: number | null;
+}
+
+export interface NativeBoot {
+  tables: NativeRange | null;
 }

@@ -6,7 +6,7 @@ import { decode, type Exit } from './exit.ts';
 import { guard, KEY } from './handle.ts';
 import { nextId, type Payload, request } from './mailbox.ts';
 import type { GpaRange } from './memory.ts';
-import type { NativeExit, NativeVcpu } from './native.ts';
+import type { NativeBootOptions, NativeExit, NativeVcpu } from './native.ts';
 import { fromNative, type Registers, type RegistersUpdate, toNative } from './registers.ts';
 
 /** How to run. */
@@ -161,8 +161,8 @@ export class Vcpu implements Disposable, AsyncDisposable {
   }
 
   /**
-   * Answers the exit just delivered: an `io` with direction `'in'`, or an `mmio` with direction `'read'`. Takes effect
-   * with the next run; of several answers the last counts.
+   * Answers the exit just delivered, once: an `io` with direction `'in'`, or an `mmio` with direction `'read'`. Takes
+   * effect with the next run.
    *
    * @param value - A number, little-endian in as many bytes as the exit wants, or all of them as bytes.
    * @throws {TypevisorError} `ERR_NO_ANSWER_EXPECTED`, `ERR_INVALID_ARGUMENT` for the wrong number of bytes,
@@ -268,7 +268,7 @@ function whole(value: unknown): bigint {
   throw invalid('value', 'a number, a bigint or a Uint8Array', value);
 }
 
-function bootRequest(where: BootOptions): Parameters<NativeVcpu['boot']>[0] {
+function bootRequest(where: BootOptions): NativeBootOptions {
   const given = options<BootOptions>(where, 'boot options', ['mode', 'privilege', 'entry', 'stack', 'tables']);
   return {
     mode: oneOf(given.mode, 'mode', ['real', 'protected', 'long']),

@@ -18,7 +18,7 @@ test('memory.read, write: run over the border of slots that touch', t => {
   vm.memory.write(64 * KiB - 5, text);
   t.deepEqual(vm.memory.read(64 * KiB - 5, text.length), text);
   t.is(vm.memory.getUint8(64 * KiB - 1), 's'.charCodeAt(0));
-  t.is(vm.memory.getUint8(64 * KiB + 1), 't'.charCodeAt(0));
+  t.is(vm.memory.getUint8(64 * KiB + 1), ' '.charCodeAt(0));
   const whole = vm.memory.read(0, 128 * KiB);
   t.is(whole.length, 128 * KiB);
   t.deepEqual(whole.subarray(64 * KiB - 5, 64 * KiB - 5 + text.length), text);

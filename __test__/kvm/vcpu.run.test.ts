@@ -37,9 +37,3 @@ test('vcpu.run: exits are frozen', async t => {
   t.true(Object.isFrozen(exit));
   t.throws(() => Object.assign(exit, { port: 1 }), { instanceOf: TypeError });
 });
-
-test('vcpu.run: a triple fault is a shutdown', async t => {
-  // lidt [0x1080], where a limit of 0 stands; int3
-  using guest = machine([0x0f, 0x01, 0x1e, 0x80, 0x10, 0xcc]);
-  t.deepEqual(await guest.vcpu.run(), { kind: 'shutdown' });
-});

@@ -25,15 +25,18 @@ const MARKS = {
   failed: paint.bind(undefined, 'red', '✗'),
 } as const;
 
-/** The report for people: facts, checks with their remedies, and the verdict. */
-export function showReport({ usable, facts, checks }: DoctorReport, terminal: Terminal): void {
+/** The report for people: facts, checks with their remedies (in `short`, of what should work), and the verdict. */
+export function showReport({ usable, facts, checks }: DoctorReport, terminal: Terminal, short = false): void {
   const width = Math.max(...facts.map(({ name }) => name.length), ...checks.map(({ title }) => title.length));
   for (const { name, value } of facts) terminal.say(`    ${name.padEnd(width)}  ${value}`);
-  for (const check of checks) showCheck(check, width, terminal);
+  for (const check of checks) {
+    showCheck(check, width, terminal);
+    if (short && usable && check.status !== 'failed') continue;
+    if (check.remedy !== undefined) terminal.say(`    ${''.padEnd(width)}  ${paint('cyan', `→ ${check.remedy}`)}`);
+  }
   terminal.say(usable ? paint('green', '  Guests can run here.') : paint('red', '  Guests cannot run here.'));
 }
 
-function showCheck({ status, title, detail, remedy }: DoctorCheck, width: number, terminal: Terminal): void {
+function showCheck({ status, title, detail }: DoctorCheck, width: number, terminal: Terminal): void {
   terminal.say(`  ${MARKS[status]()} ${title.padEnd(width)}  ${status === 'missing' ? paint('dim', detail) : detail}`);
-  if (remedy !== undefined) terminal.say(`    ${''.padEnd(width)}  ${paint('cyan', `→ ${remedy}`)}`);
 }

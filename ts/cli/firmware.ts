@@ -1,6 +1,6 @@
 /** The tour's third step: finds SeaBIOS, boots it unmodified and streams its log until it looks for a boot device. */
 
-import { readdirSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { debugConsole } from '../console.ts';
@@ -14,13 +14,19 @@ import type { Terminal } from './terminal.ts';
 const INSTALLED = '/usr/share/seabios/bios.bin';
 
 /** What to do where there is none. */
-export const HOW_TO_GET = 'run: sudo apt-get install seabios (or set TYPEVISOR_FIRMWARE to a bios.bin)';
+const HOW_TO_GET = 'run: sudo apt-get install seabios (or set TYPEVISOR_FIRMWARE to a bios.bin)';
 
 /** SeaBIOS's debug console. */
 const DEBUG_PORT = 0x402;
 
+/**
+ * The local APIC's usual address without its enable bit. With an APIC SeaBIOS waits for as many processors as the clock
+ * chip's CMOS counts (smp.c, `smp_scan`), and where ports read ones there is none that could count the one there is.
+ */
+const APIC_OFF = 0xfee0_0000n;
+
 /** The log is done when SeaBIOS has tried everything it could boot. */
-const DONE = /No bootable device/u;
+const DONE = /No bootable device.*\n/u;
 /** It got to its boot menu or its search for a boot device. */
 const REACHED = /for boot menu|Searching bootorder|Booting from/u;
 
@@ -35,11 +41,14 @@ export interface FirmwareRun {
   readonly log: string;
 }
 
-/** `$TYPEVISOR_FIRMWARE`, the system's, or the newest in the cache. */
-export function findFirmware(): string | undefined {
+/** `$TYPEVISOR_FIRMWARE`, the system's, or the newest in the cache; else why there is none. */
+export function findFirmware(): { readonly file: string } | { readonly skipped: string } {
   const named = process.env['TYPEVISOR_FIRMWARE'];
-  if (named !== undefined && named !== '') return named;
-  return [INSTALLED, ...cached()].find(isPlausible);
+  if (named !== undefined && named !== '') {
+    return existsSync(named) ? { file: named } : { skipped: `TYPEVISOR_FIRMWARE is ${named}, which is not there` };
+  }
+  const file = [INSTALLED, ...cached()].find(isPlausible);
+  return file === undefined ? { skipped: `there is no SeaBIOS here; ${HOW_TO_GET}` } : { file };
 }
 
 /** What the set-up of a clone has fetched, newest first. */
@@ -68,6 +77,7 @@ export async function bootFirmware(file: string, timeoutMs: number, terminal: Te
   vm.memory.map({ gpa: 0, size: 16 * MiB });
   vm.loadFirmware(file);
   const vcpu = vm.createVcpu();
+  vcpu.setRegisters({ apicBase: APIC_OFF });
   let log = '';
   const text = new TextDecoder('latin1');
   const take = (chunk: Uint8Array): void => {

@@ -37,10 +37,15 @@ const LONG_MODE = Uint8Array.of(
 /** What the host answers to the real-mode guest's question. */
 const ANSWER = 0x2a;
 
+/** 20!, which needs more than 32 bits. */
+const FACTORIAL = 2_432_902_008_176_640_000n;
+
 /** What a guest did. */
 export interface GuestRun {
   readonly name: string;
+  readonly outcome: 'as-expected' | 'unexpected';
   readonly exits: readonly Exit[];
+  /** What it computed. */
   readonly result?: bigint;
 }
 
@@ -65,7 +70,7 @@ async function realMode(terminal: Terminal): Promise<GuestRun> {
       terminal.say(paint('dim', `         answered with 0x${ANSWER.toString(16)}`));
       vcpu.answer(ANSWER);
     } else if (exit.kind !== 'io' && exit.kind !== 'mmio') {
-      return { name: 'real-mode', exits };
+      return ended('real-mode', exit.kind === 'hlt', exits, terminal);
     }
   }
 }
@@ -79,19 +84,24 @@ async function longMode(terminal: Terminal): Promise<GuestRun> {
   const vcpu = vm.createVcpu();
   vcpu.boot({ mode: 'long', privilege: 'user', entry: 0x1000 });
   const exits: Exit[] = [];
-  const exit = await step(vcpu, exits, terminal);
-  if (exit.kind !== 'io') return { name: 'long-mode', exits };
+  await step(vcpu, exits, terminal);
   await vcpu.settle(); // the `out` is not complete, and registers not final, before
-  const { rax, cs } = vcpu.getRegisters();
-  if (rax === undefined || cs === undefined) return { name: 'long-mode', exits };
-  terminal.say(`         rax = ${paint('bold', String(rax))}, in ring ${cs.selector & 3}`);
-  return { name: 'long-mode', exits, result: rax };
+  const { rax: result = 0n, cs } = vcpu.getRegisters();
+  terminal.say(`         rax = ${paint('bold', String(result))}, in ring ${(cs?.selector ?? 0) & 3}`);
+  return { ...ended('long-mode', result === FACTORIAL, exits, terminal), result };
+}
+
+function ended(name: string, expected: boolean, exits: readonly Exit[], terminal: Terminal): GuestRun {
+  if (!expected) terminal.say(paint('red', '  That is not what this guest should do; please report it.'));
+  return { name, outcome: expected ? 'as-expected' : 'unexpected', exits };
 }
 
 async function step(vcpu: Vcpu, exits: Exit[], terminal: Terminal): Promise<Exit> {
   const exit = await vcpu.run({ signal: terminal.signal });
   exits.push(exit);
-  terminal.say(`    ${String(exits.length).padStart(3)}  ${paint('cyan', exit.kind.padEnd(5))} ${describe(exit)}`);
+  terminal.say(
+    `    ${String(exits.length).padStart(3)}  ${paint('cyan', exit.kind.padEnd(4))}  ${describe(exit)}`.trimEnd(),
+  );
   return exit;
 }
 
@@ -100,11 +110,11 @@ function describe(exit: Exit): string {
     case 'io':
       return exit.direction === 'out'
         ? `out   port 0x${exit.port.toString(16)}  ${show(exit.data)}`
-        : `in    port 0x${exit.port.toString(16)}  wants ${exit.size * exit.count} byte`;
+        : `in    port 0x${exit.port.toString(16)}   wants ${exit.size * exit.count} B`;
     case 'mmio':
       return exit.direction === 'write'
         ? `write 0x${exit.gpa.toString(16)}      ${show(exit.data)}`
-        : `read  0x${exit.gpa.toString(16)}      wants ${exit.size} byte`;
+        : `read  0x${exit.gpa.toString(16)}      wants ${exit.size} B`;
     default:
       return '';
   }

@@ -3,7 +3,7 @@
 import { doctor } from '../doctor.ts';
 import { FAILED, NO_KVM, SUCCESS, TIMEOUT } from './codes.ts';
 import { showReport } from './doctor.ts';
-import { bootFirmware, findFirmware, type FirmwareRun, HOW_TO_GET } from './firmware.ts';
+import { bootFirmware, findFirmware, type FirmwareRun } from './firmware.ts';
 import { type GuestRun, runGuests } from './guests.ts';
 import { paint, printJson, type Terminal } from './terminal.ts';
 
@@ -31,7 +31,7 @@ const X86_ONLY: Skipped = { skipped: 'this step is for x86_64 processors' };
 export async function tourCommand(terminal: Terminal, timeoutMs: number): Promise<number> {
   heading(terminal, 1, 'This machine');
   const report = doctor();
-  showReport(report, terminal);
+  showReport(report, terminal, true);
   if (!report.usable) {
     if (terminal.json) printJson({ doctor: report, guests: null, firmware: null });
     return NO_KVM;
@@ -43,7 +43,7 @@ export async function tourCommand(terminal: Terminal, timeoutMs: number): Promis
   const firmware = await onX86(() => firmwareStep(timeoutMs, terminal));
   sayIfSkipped(firmware, terminal);
   if (terminal.json) printJson({ doctor: report, guests, firmware });
-  return 'skipped' in firmware ? SUCCESS : codeOf(firmware);
+  return 'skipped' in guests || guests.every(({ outcome }) => outcome === 'as-expected') ? codeOf(firmware) : FAILED;
 }
 
 async function onX86<T>(step: () => Promise<T>): Promise<T | Skipped> {
@@ -51,11 +51,11 @@ async function onX86<T>(step: () => Promise<T>): Promise<T | Skipped> {
 }
 
 async function firmwareStep(timeoutMs: number, terminal: Terminal): Promise<FirmwareRun | Skipped> {
-  const file = findFirmware();
-  if (file === undefined) return { skipped: `there is no SeaBIOS here; ${HOW_TO_GET}` };
-  terminal.say(`  ${file}, in real mode from the reset vector; its debug log:`);
+  const found = findFirmware();
+  if ('skipped' in found) return found;
+  terminal.say(`  ${found.file}, in real mode from the reset vector; its debug log:`);
   terminal.say();
-  const run = await bootFirmware(file, timeoutMs, terminal);
+  const run = await bootFirmware(found.file, timeoutMs, terminal);
   terminal.say();
   terminal.say(`  ${verdict(run)}`);
   return run;
@@ -68,9 +68,9 @@ function verdict({ outcome, seconds, log, exit }: FirmwareRun): string {
   return paint('red', `SeaBIOS stopped with the exit '${exit?.kind ?? 'intr'}': ${amount}.`);
 }
 
-function codeOf({ outcome }: FirmwareRun): number {
-  if (outcome === 'reached') return SUCCESS;
-  return outcome === 'timeout' ? TIMEOUT : FAILED;
+function codeOf(firmware: FirmwareRun | Skipped): number {
+  if ('skipped' in firmware || firmware.outcome === 'reached') return SUCCESS;
+  return firmware.outcome === 'timeout' ? TIMEOUT : FAILED;
 }
 
 function sayIfSkipped(step: readonly GuestRun[] | FirmwareRun | Skipped, terminal: Terminal): void {

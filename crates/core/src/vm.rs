@@ -24,7 +24,7 @@ const DEFAULT_TYPE: u64 = 0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct VmOptions {
     /// In-kernel interrupt controllers (x86: PIC, I/O APIC, local APICs; and the TSS and identity map that older Intel
-    /// processors need, at the four pages below 0xff00_0000).
+    /// processors need, at the four pages below 4 GiB - 16 MiB).
     pub irqchip: bool,
 }
 
@@ -145,6 +145,7 @@ impl Drop for Vm {
 }
 
 impl VmShared {
+    #[cfg(target_arch = "x86_64")]
     pub(crate) const fn memory(&self) -> &GuestMemory {
         &self.memory
     }

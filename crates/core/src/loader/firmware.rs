@@ -1,5 +1,6 @@
 //! Firmware for x86: an image that ends at 4 GiB, where the processor takes its first instruction (Intel SDM, volume 3,
-//! 10.1.4), and a copy of its end below 1 MiB, where 16-bit code runs. Why it is as it is: docs/design/boot.md.
+//! "First Instruction Executed"), and a copy of its end below 1 MiB, where 16-bit code runs. Why it is as it is:
+//! docs/design/boot.md.
 
 use crate::{
     error::{Error, Result},
@@ -40,8 +41,8 @@ pub struct FirmwareLayout {
 /// mapped. A vCPU that was not booted otherwise starts in it, at the reset vector `0xffff_fff0`.
 ///
 /// # Errors
-/// [`Error::GuestImage`], [`Error::FirmwareRam`] (no RAM below 1 MiB), those of [`GuestMemory::map`]. Nothing has changed
-/// then.
+/// [`Error::GuestImage`], [`Error::FirmwareRam`] (no RAM below 1 MiB), those of [`GuestMemory::map`]. Nothing has
+/// changed then.
 pub(crate) fn load_firmware(memory: &GuestMemory, image: &[u8]) -> Result<FirmwareLayout> {
     let (layout, tail) = plan(image)?;
     let rom = memory.map(MapOptions { readonly: true, ..MapOptions::new(layout.rom) })?;

@@ -1,5 +1,6 @@
-//! Puts guests into memory: firmware today, ELF and flat images later. Leaves to others where a vCPU starts (`vcpu`) and
-//! how memory is mapped (`memory`, whose [`GuestMemory`](crate::memory::GuestMemory) is all this room knows of a VM).
+//! Puts guests into memory: firmware today, ELF and flat images later. Leaves to others where a vCPU starts (`vcpu`)
+//! and how memory is mapped (`memory`, whose [`GuestMemory`](crate::memory::GuestMemory) is all this room knows of a
+//! VM).
 
 mod firmware;
 

@@ -1,12 +1,12 @@
 //! Where guests start: modes, privileges, host-made tables, firmware. The guests are x86 code.
 
 #[cfg(not(target_arch = "x86_64"))]
-pub fn tests() -> Vec<libtest_mimic::Trial> {
+pub(crate) fn tests() -> Vec<libtest_mimic::Trial> {
     Vec::new()
 }
 
 #[cfg(target_arch = "x86_64")]
-pub use x86_64::tests;
+pub(crate) use x86_64::tests;
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64 {
@@ -18,9 +18,12 @@ mod x86_64 {
         vcpu::{BootMode, BootOptions, Privilege, VcpuOptions},
     };
 
-    use crate::support::{CODE, LIMIT, Machine, kvm, needs, trial, vm};
+    use crate::{
+        machine::{CODE, LIMIT, Machine},
+        support::{kvm, needs, trial, vm},
+    };
 
-    pub fn tests() -> Vec<Trial> {
+    pub(crate) fn tests() -> Vec<Trial> {
         vec![
             trial("boot: real mode code above 64 KiB starts in a segment of its own", real_above_64_kib),
             trial("boot: protected mode runs flat 32-bit code", protected),
@@ -263,7 +266,7 @@ mod x86_64 {
     }
 
     fn second_with_irqchip() {
-        let vm = Vm::create(&kvm(), &VmOptions { irqchip: true, ..VmOptions::default() }).unwrap();
+        let vm = Vm::create(&kvm(), &VmOptions { irqchip: true }).unwrap();
         map(&vm, 0, 0x1_0000);
         vm.memory().write(CODE, &[0xe6, 0x90]).unwrap(); // out 0x90, al: 0x40 to 0x43 are the timer's
         let _first = vm.create_vcpu(VcpuOptions::default()).unwrap();
@@ -327,7 +330,7 @@ mod x86_64 {
         map(&vm, 0, 0x1_0000);
         vm.memory().write(CODE, &code).unwrap();
         for id in [0, 1, 5_u8] {
-            let vcpu = vm.create_vcpu(VcpuOptions { id: Some(id.into()), ..VcpuOptions::default() }).unwrap();
+            let vcpu = vm.create_vcpu(VcpuOptions { id: Some(id.into()) }).unwrap();
             vcpu.boot(&BootOptions::new(BootMode::Real, CODE)).unwrap();
             assert_eq!(vcpu.run_sync(LIMIT).unwrap(), out(0x42, id));
         }
@@ -367,9 +370,9 @@ mod x86_64 {
             other => panic!("{other:?}"),
         }
         assert_eq!(slots(&vm).len(), 1);
-        let mut untouched = [1; 0x8000];
+        let mut untouched = vec![1; 0x8000];
         vm.memory().read(0xe_0000, &mut untouched).unwrap();
-        assert_eq!(untouched, [0; 0x8000]);
+        assert_eq!(untouched, vec![0; 0x8000]);
     }
 
     fn firmware_bad() {

@@ -11,7 +11,10 @@
 mod boot;
 mod host;
 mod life;
+#[cfg(target_arch = "x86_64")]
+mod machine;
 mod memory;
+#[cfg(target_arch = "x86_64")]
 mod run;
 mod support;
 
@@ -21,10 +24,21 @@ use libtest_mimic::{Arguments, run};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials = [boot::tests(), host::tests(), life::tests(), memory::tests(), run::tests()].into_iter().flatten();
+    let trials = [boot::tests(), host::tests(), life::tests(), memory::tests(), run_tests()].into_iter().flatten();
     let trials = match support::kvm_is_here() {
         Ok(()) => trials.collect(),
         Err(reason) => trials.map(|trial| trial.with_kind(reason.clone()).with_ignored_flag(true)).collect(),
     };
     run(&arguments, trials).exit_code()
+}
+
+#[cfg(target_arch = "x86_64")]
+fn run_tests() -> Vec<libtest_mimic::Trial> {
+    run::tests()
+}
+
+/// The guests of `run` are x86 code.
+#[cfg(not(target_arch = "x86_64"))]
+fn run_tests() -> Vec<libtest_mimic::Trial> {
+    Vec::new()
 }

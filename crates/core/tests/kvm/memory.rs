@@ -8,7 +8,7 @@ use typevisor::{
 };
 
 #[cfg(target_arch = "x86_64")]
-use crate::support::Machine;
+use crate::machine::Machine;
 use crate::support::{needs, trial, vm};
 
 pub(crate) fn tests() -> Vec<Trial> {

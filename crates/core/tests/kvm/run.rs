@@ -1,5 +1,4 @@
 //! Runs, exits, answers, kicks.
-#![cfg_attr(not(target_arch = "x86_64"), expect(unused, reason = "these guests are x86 code"))]
 
 use std::{sync::mpsc::channel, thread, time::Duration};
 
@@ -11,11 +10,13 @@ use typevisor::{
     vcpu::Outcome,
 };
 
-use crate::support::{CODE, LIMIT, Machine, trial};
+use crate::{
+    machine::{CODE, LIMIT, Machine},
+    support::trial,
+};
 
 pub(crate) fn tests() -> Vec<Trial> {
-    #[cfg(target_arch = "x86_64")]
-    return vec![
+    vec![
         trial("run: port output arrives with its bytes", port_output),
         trial("run: string output arrives whole", string_output),
         trial("run: port input gets the answer, and only one of its size", port_input),
@@ -33,9 +34,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial("bus: unclaimed ports read ones where told", ones),
         trial("bus: a device that panics is ERR_INTERNAL and the process lives", panicking_device),
         trial("close: an endless guest stops and its run fails with ERR_CLOSED", close_running),
-    ];
-    #[cfg(not(target_arch = "x86_64"))]
-    Vec::new()
+    ]
 }
 
 /// `jmp $`

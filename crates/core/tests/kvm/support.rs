@@ -1,17 +1,12 @@
-//! Small machines, and the one way to say what a test needs.
+//! What tests of every architecture share, and the one way to say what a test needs.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use libtest_mimic::{Failed, Trial};
 use typevisor::{
-    Exit, GpaRange, Kvm, Vcpu, Vm, VmOptions,
+    Kvm, Vm, VmOptions,
     host::{Capability, KvmOptions},
-    memory::MapOptions,
-    vcpu::VcpuOptions,
 };
-
-/// Long enough for any guest here on the slowest machine; no test passes or fails by it but one that hangs.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Why there is no KVM here.
 pub(crate) fn kvm_is_here() -> Result<(), String> {
@@ -39,33 +34,6 @@ pub(crate) fn needs(capability: Capability, name: &'static str, test: fn()) -> T
     let missing = kvm_is_here().is_ok() && !vm().capabilities().has(capability);
     let trial = trial(name, test);
     if missing { trial.with_kind(format!("needs {}", capability.name())).with_ignored_flag(true) } else { trial }
-}
-
-/// Where guests of [`Machine`] begin.
-pub(crate) const CODE: u64 = 0x1000;
-
-/// A VM with 64 KiB of RAM from 0 on and one vCPU about to run `code` at [`CODE`], in real mode on x86.
-pub(crate) struct Machine {
-    pub(crate) vcpu: Vcpu,
-    pub(crate) vm: Vm,
-}
-
-impl Machine {
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) fn real_mode(code: &[u8]) -> Self {
-        use typevisor::vcpu::{BootMode, BootOptions};
-        let vm = vm();
-        let ram = GpaRange::pages(0, 64 << 10).unwrap();
-        vm.memory().map(MapOptions::new(ram)).unwrap();
-        vm.memory().write(CODE, code).unwrap();
-        let vcpu = vm.create_vcpu(VcpuOptions::default()).unwrap();
-        vcpu.boot(&BootOptions { stack: Some(0x8000), ..BootOptions::new(BootMode::Real, CODE) }).unwrap();
-        Self { vcpu, vm }
-    }
-
-    pub(crate) fn run(&self) -> Exit {
-        self.vcpu.run_sync(LIMIT).expect("a guest that exits")
-    }
 }
 
 /// Open fds, threads and mappings of this process.

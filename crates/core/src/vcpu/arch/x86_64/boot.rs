@@ -42,7 +42,8 @@ pub enum Privilege {
 ///
 /// ```
 /// use typevisor::vcpu::{BootMode, BootOptions, Privilege};
-/// let options = BootOptions { privilege: Privilege::User, stack: Some(0x8000), ..BootOptions::new(BootMode::Long, 0x1000) };
+/// let kernel = BootOptions::new(BootMode::Long, 0x1000);
+/// let options = BootOptions { privilege: Privilege::User, stack: Some(0x8000), ..kernel };
 /// assert_eq!(options.tables, None);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +61,8 @@ pub struct BootOptions {
     /// The guest enters as a program does (System V ABI, 3.4.1: the stack pointer is a multiple of 16), not as a called
     /// function, which finds a return address below it.
     pub stack: Option<u64>,
-    /// Where the tables of long mode lie: 128 KiB, a multiple of 4 KiB, below 2^47, where nothing is mapped. None: where
-    /// they lay at this vCPU's last boot, else the highest free place below `0xe000_0000`.
+    /// Where the tables of long mode lie: 128 KiB, a multiple of 4 KiB, below 2^47, where nothing is mapped. None:
+    /// where they lay at this vCPU's last boot, else the highest free place below `0xe000_0000`.
     pub tables: Option<u64>,
 }
 
@@ -138,9 +139,9 @@ fn free_place(slots: impl DoubleEndedIterator<Item = GpaRange>) -> Option<u64> {
     end.checked_sub(tables::SIZE).filter(|gpa| *gpa >= LOWEST_PLACE)
 }
 
-/// Puts `vcpu` where a guest of that mode starts: registers, tables, no interrupt or exception pending, and runnable (a
-/// second vCPU with an in-kernel APIC otherwise waits for another to start it). MSRs, floating point and debug registers
-/// stay as they are.
+/// Puts `vcpu` where a guest of that mode starts: registers, tables, no interrupt or exception pending, and runnable
+/// (a second vCPU with an in-kernel APIC otherwise waits for another to start it). MSRs, floating point and debug
+/// registers stay as they are.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`], [`Error::Unaligned`]: nothing has changed. [`Error::SlotOverlap`], [`Error::SlotLimit`]:
@@ -222,8 +223,8 @@ fn check_tables(mode: BootMode, tables: Option<u64>) -> Result<()> {
     Ok(())
 }
 
-/// Bits of `cr0` (SDM, volume 3, 2.5): protection, floating point without traps, write protection in ring 0 too,
-/// alignment checks for who asks for them.
+/// Bits of `cr0` (SDM, volume 3, "Control Registers"): protection, floating point without traps, write protection in
+/// ring 0 too, alignment checks for who asks for them.
 const PE: u64 = 1;
 const MP: u64 = 1 << 1;
 const ET: u64 = 1 << 4;
@@ -252,7 +253,7 @@ fn start(options: &BootOptions, tables: Option<&Tables>, apic_base: u64) -> Regi
         rflags: if user { FIXED | IOPL_3 } else { FIXED },
         apic_base,
         ldt: Segment { type_: 2, present: true, unusable: true, ..Segment::default() },
-        // Without a TSS of its own a processor has one all the same (SDM, volume 3, table 10-1).
+        // Without a TSS of its own a processor has one all the same (SDM, volume 3, "Processor State After Reset").
         tr: Segment { limit: 0xffff, type_: 0xb, present: true, ..Segment::default() },
         ..Registers::default()
     };

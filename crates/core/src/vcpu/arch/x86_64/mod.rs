@@ -1,5 +1,5 @@
-//! `x86_64`: what a VM and a vCPU need before the first run. Registers are `registers`', where a guest starts is `boot`'s.
-//! Ruled by api.rst 4.24, 4.36, 4.40, 4.46, 4.71 and, for CPUID, by the Intel SDM, volume 2, "CPUID".
+//! `x86_64`: what a VM and a vCPU need before the first run. Registers are `registers`', where a guest starts is
+//! `boot`'s. Ruled by api.rst 4.24, 4.36, 4.40, 4.46, 4.71 and, for CPUID, by the Intel SDM, volume 2, "CPUID".
 
 pub mod boot;
 mod registers;
@@ -33,8 +33,8 @@ pub(crate) fn initialise(kvm: &Kvm, _vm: &VmFd, vcpu: &VcpuFd, id: u32) -> Resul
     vcpu.set_cpuid2(&cpuid).map_err(Error::ioctl("KVM_SET_CPUID2"))
 }
 
-/// Interrupt controllers in the kernel (PICs, I/O APIC, a local APIC for each vCPU), the timer that drives their line 0,
-/// and the pages that older Intel processors need. Before the first vCPU.
+/// Interrupt controllers in the kernel (PICs, I/O APIC, a local APIC for each vCPU), the timer that drives their line
+/// 0, and the pages that older Intel processors need. Before the first vCPU.
 ///
 /// The timer (PIT) belongs to it: firmware that halts until the next tick never wakes without.
 ///
@@ -50,8 +50,8 @@ pub(crate) fn create_irqchip(vm: &VmFd) -> Result<()> {
     vm.create_pit2(timer).map_err(Error::ioctl("KVM_CREATE_PIT2"))
 }
 
-/// The supported CPUID carries the APIC id of the host's processor that happened to answer; KVM's own local APIC has the
-/// vCPU's. Guests compare the two.
+/// The supported CPUID carries the APIC id of the host's processor that happened to answer; KVM's own local APIC has
+/// the vCPU's. Guests compare the two.
 fn set_apic_id(entries: &mut [kvm_cpuid_entry2], id: u32) {
     let [initial, ..] = id.to_le_bytes();
     for entry in entries {

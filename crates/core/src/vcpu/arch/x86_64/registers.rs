@@ -1,12 +1,12 @@
-//! The registers of an `x86_64` vCPU, as `KVM_GET_REGS` and `KVM_GET_SREGS` have them (api.rst 4.11 to 4.14), in types of
-//! our own. Values are the kernel's; what it would cut off in silence is refused.
+//! The registers of an `x86_64` vCPU, as `KVM_GET_REGS` and `KVM_GET_SREGS` have them (api.rst 4.11 to 4.14), in
+//! types of our own. Values are the kernel's; what it would cut off in silence is refused.
 
 use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
 use kvm_ioctls::VcpuFd;
 
 use crate::error::{Error, Result};
 
-/// A segment register with its hidden part (Intel SDM 3.4.3), as the processor has it loaded.
+/// A segment register with its hidden part (Intel SDM, volume 3, "Segment Registers"), as the processor has it loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -19,8 +19,8 @@ pub struct Segment {
     pub limit: u32,
     /// The visible part: index into the descriptor table and requested privilege level.
     pub selector: u16,
-    /// Type, 4 bits (SDM 3.4.5.1): 0xb is code that may be read, 0x3 data that may be written, 0xb of a system segment
-    /// a busy TSS.
+    /// Type, 4 bits (SDM, "Code- and Data-Segment Descriptor Types"): 0xb is code that may be read, 0x3 data that may
+    /// be written, 0xb of a system segment a busy TSS.
     pub type_: u8,
     /// Present.
     pub present: bool,

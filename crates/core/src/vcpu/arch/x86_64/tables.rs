@@ -1,5 +1,6 @@
 //! What the host prepares for a guest in long mode, as bytes: GDT, TSS, stacks and page tables (Intel SDM, volume 3,
-//! 3.4.5, 4.5 and 9.7). Pure; where it lies and who writes it is `boot`'s.
+//! "Segment Descriptors", "Paging" and "Task Management in 64-bit Mode"). Pure; where it lies and who writes it is
+//! `boot`'s.
 
 use std::collections::BTreeMap;
 
@@ -24,8 +25,8 @@ const RSP0: u64 = 4 * PAGE_SIZE;
 const IST1: u64 = 5 * PAGE_SIZE;
 const PAGE_TABLES: u64 = 5 * PAGE_SIZE;
 
-/// The order is the one that SYSCALL and SYSRET want (SDM, volume 2, "SYSRET"): kernel code, kernel data; user data, user
-/// code.
+/// The order is the one that SYSCALL and SYSRET want (SDM, volume 2, "SYSRET"): kernel code, kernel data; user data,
+/// user code.
 const KERNEL_CODE: u16 = 0x08;
 const KERNEL_DATA: u16 = 0x10;
 const USER_DATA: u16 = 0x18;
@@ -35,12 +36,13 @@ const TASK: u16 = 0x28;
 /// Bytes of a TSS before its I/O bitmap.
 const TSS_FIXED: u16 = 104;
 
-/// Bytes of an I/O bitmap: a bit for each of 65,536 ports. A byte of ones follows it (SDM, volume 1, 19.5.2).
+/// Bytes of an I/O bitmap: a bit for each of 65,536 ports. A byte of ones follows it (SDM, volume 1, "I/O Permission
+/// Bit Map").
 const IO_BITMAP: u16 = 0x2000;
 const TSS_SIZE: u16 = TSS_FIXED + IO_BITMAP + 1;
 const _: () = assert!(TSS + TSS_SIZE as u64 <= 3 * PAGE_SIZE);
 
-/// Bits of a page table's entry (SDM 4.5.4).
+/// Bits of a page table's entry, the same in all levels.
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
@@ -102,7 +104,7 @@ impl Tables {
         for (offset, part) in parts {
             // Offsets are a few pages.
             bytes.resize(usize::try_from(offset).unwrap_or(bytes.len()), 0);
-            bytes.extend(part);
+            bytes.extend_from_slice(&part);
         }
         let gdt = DescriptorTable { base: place.gpa() + GDT, limit: gdt_limit };
         Self { bytes, gdt, task, cr3: place.gpa() + PAGE_TABLES }
@@ -143,7 +145,8 @@ fn gdt(task: &Segment) -> (Vec<u8>, u16) {
     (bytes, TASK + 16 - 1)
 }
 
-/// A segment as a descriptor table holds it (SDM 3.4.5), without the upper half that system descriptors have besides.
+/// A segment as a descriptor table holds it (SDM, "Segment Descriptors"), without the upper half that system
+/// descriptors have besides.
 fn descriptor(segment: &Segment) -> u64 {
     let limit = u64::from(if segment.g { segment.limit >> 12 } else { segment.limit });
     let bit = |set: bool, at: u32| u64::from(set) << at;
@@ -161,10 +164,10 @@ fn descriptor(segment: &Segment) -> u64 {
         | (segment.base >> 24 & 0xff) << 56
 }
 
-/// A 64-bit TSS (SDM 9.7): stack pointers for what arrives in kernel mode, and a bitmap that leaves all ports to ring 3.
+/// A 64-bit TSS: stack pointers for what arrives in kernel mode, and a bitmap that leaves all ports to ring 3.
 ///
-/// IOPL 3 alone would do on a processor. KVM-PVM (a KVM on page tables, without VMX or SVM) forgets IOPL once it has run
-/// ring 3 natively, and asks the bitmap then, as the manual has it.
+/// IOPL 3 alone would do on a processor. KVM-PVM (a KVM on page tables, without VMX or SVM) forgets IOPL once it has
+/// run ring 3 natively, and asks the bitmap then, as the manual has it.
 fn tss(place: GpaRange) -> Vec<u8> {
     let stack = |offset: u64| (place.gpa() + offset).to_le_bytes();
     let mut bytes = vec![0; 4];
@@ -209,32 +212,45 @@ impl PageTables {
     }
 
     fn bytes(&self) -> Vec<u8> {
-        self.tables
-            .keys()
-            .rev()
-            .flat_map(|&(level, index)| self.table(level, index))
-            .flat_map(u64::to_le_bytes)
-            .collect()
-    }
-
-    fn table(&self, level: u32, index: u64) -> impl Iterator<Item = u64> {
-        (index * 512..(index + 1) * 512).map(move |child| self.entry(level, child))
-    }
-
-    /// The entry of a table of `level` that maps the address `child << shift(level)`.
-    fn entry(&self, level: u32, child: u64) -> u64 {
-        let address = child << shift(level);
-        let user = if self.user { USER } else { 0 };
-        if let Some(table) = self.tables.get(&(level - 1, child)) {
-            return table | PRESENT | WRITABLE | user | ACCESSED;
+        let mut bytes = Vec::new();
+        for &(level, index) in self.tables.keys().rev() {
+            for entry in self.table(level, index) {
+                bytes.extend_from_slice(&entry.to_le_bytes());
+            }
         }
+        bytes
+    }
+
+    /// The entries of one table: leaves, then in their place the tables below, of which there are few.
+    fn table(&self, level: u32, index: u64) -> [u64; 512] {
+        let first = index * 512;
+        let mut entries = [0; 512];
+        for (entry, child) in entries.iter_mut().zip(first..) {
+            *entry = self.leaf(level, child << shift(level));
+        }
+        let below = self.tables.range((level - 1, first)..(level - 1, first + 512));
+        for (&(_, child), table) in below {
+            let entry = usize::try_from(child - first).ok().and_then(|at| entries.get_mut(at));
+            if let Some(entry) = entry {
+                *entry = table | PRESENT | WRITABLE | ACCESSED | self.user();
+            }
+        }
+        entries
+    }
+
+    /// The entry of a table of `level` that maps `address` to itself; 0 where it maps nothing.
+    fn leaf(&self, level: u32, address: u64) -> u64 {
         let leaf = address | PRESENT | WRITABLE | ACCESSED | DIRTY;
         match level {
             1 if self.place.contains(address) => leaf,
-            1 if address < MAPPED => leaf | user,
-            2 if address < MAPPED => leaf | user | LARGE,
+            1 if address < MAPPED => leaf | self.user(),
+            2 if address < MAPPED => leaf | self.user() | LARGE,
             _ => 0,
         }
+    }
+
+    const fn user(&self) -> u64 {
+        if self.user { USER } else { 0 }
     }
 }
 
@@ -256,7 +272,8 @@ mod tests {
         u64::from_le_bytes(tables.bytes[at..at + 8].try_into().unwrap())
     }
 
-    /// Walks as the processor does (SDM 4.5.4): the physical address, whether ring 3 may write, and the page's size.
+    /// Walks as the processor does (SDM, "4-Level Paging"): the physical address, whether ring 3 may write, and the
+    /// page's size.
     fn walk(tables: &Tables, place: GpaRange, linear: u64) -> Option<(u64, bool, u64)> {
         let (mut table, mut user) = (tables.cr3, true);
         for level in [4, 3, 2, 1] {
@@ -331,7 +348,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_address_maps_to_itself_or_to_nothing(page in 0..(LINEAR_END - SIZE) / 4096, near in 0..4096_u64, any in 0..LINEAR_END) {
+        fn every_address_maps_to_itself_or_to_nothing(
+            page in 0..(LINEAR_END - SIZE) / 4096,
+            near in 0..4096_u64,
+            any in 0..LINEAR_END,
+        ) {
             let gpa = page * 4096;
             check(gpa, any, true);
             check(gpa, (gpa + near * 16).saturating_sub(0x4000).min(LINEAR_END - 1), true);
