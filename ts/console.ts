@@ -40,6 +40,18 @@ function isWritable(sink: unknown): sink is NodeJS.WritableStream {
   return typeof sink === 'object' && sink !== null && 'write' in sink && typeof sink.write === 'function';
 }
 
+/** Subscriptions of consoles that were collected with their VM. */
+const forgotten = new FinalizationRegistry(forget);
+
+/**
+ * Wakes `reader` without keeping it, and with it a VM that nobody closed, from the collector. Here and not in the
+ * constructor, whose closures all share one context, and `this` with it.
+ */
+function wakeWeakly(reader: ConsoleReader): () => void {
+  const weak = new WeakRef(reader);
+  return () => weak.deref()?.wake();
+}
+
 /** One claimed console: takes what the addon has and hands it on. */
 export class ConsoleReader {
   readonly #native: NativeConsole;
@@ -50,9 +62,8 @@ export class ConsoleReader {
 
   constructor(sink: ConsoleSink, claim: (id: number) => Failure | NativeConsole) {
     this.#sink = sink;
-    // Weak: a VM that is forgotten with its console has to be collectable.
-    const weak = new WeakRef(this);
-    this.#id = subscribe(() => weak.deref()?.wake());
+    this.#id = subscribe(wakeWeakly(this));
+    forgotten.register(this, this.#id);
     try {
       this.#native = call(() => claim(this.#id));
     } catch (error) {

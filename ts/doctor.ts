@@ -1,5 +1,6 @@
 /** What works on this machine, what does not, why, and the command that would fix it. */
 
+import { invalid } from './check.ts';
 import { call, TypevisorError } from './errors.ts';
 import { native } from './loader.ts';
 import type { NativeDoctorReport } from './native.ts';
@@ -30,14 +31,16 @@ export interface DoctorReport {
 }
 
 /**
- * Looks at this machine. Never throws: an addon that cannot be loaded is a finding too.
+ * Looks at this machine. Whatever is wrong with it is a finding, an addon that cannot be loaded too.
  *
  * @param path - The device to look at. Default `/dev/kvm`.
+ * @throws {TypevisorError} `ERR_INVALID_ARGUMENT` for a path that is no string, and nothing else.
  * @example
  * const { usable, checks } = doctor();
  * if (!usable) for (const { title, detail, remedy } of checks) console.log(title, detail, remedy);
  */
 export function doctor(path?: string): DoctorReport {
+  if (path !== undefined && typeof path !== 'string') throw invalid('path', 'a string', path);
   return freeze(examine(path ?? null));
 }
 

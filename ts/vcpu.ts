@@ -38,7 +38,7 @@ export interface BootOptions {
   /** Where the stack begins, downward: a multiple of 16, at most 4 GiB; in real mode even, at most 64 KiB. Default 0. */
   readonly stack?: number;
   /**
-   * Where the tables of long mode lie: 64 KiB in a slot of their own, where nothing is mapped; a multiple of 4 KiB.
+   * Where the tables of long mode lie: 128 KiB in a slot of their own, where nothing is mapped; a multiple of 4 KiB.
    * Default: where they lay at this vCPU's last boot, else the highest free place below 0xe000_0000.
    */
   readonly tables?: number;
@@ -227,7 +227,7 @@ export class Vcpu implements Disposable, AsyncDisposable {
    * vm.memory.map({ gpa: 0x1000, size: 4 * KiB });
    * vm.memory.write(0x1000, Uint8Array.of(0xe6, 0x80)); // out 0x80, al
    * const vcpu = vm.createVcpu();
-   * console.log(vcpu.boot({ mode: 'long', privilege: 'user', entry: 0x1000 })); // { tables: { gpa: …, size: 65536 } }
+   * console.log(vcpu.boot({ mode: 'long', privilege: 'user', entry: 0x1000 })); // { tables: { gpa: …, size: 131072 } }
    * await vcpu.run(); // { kind: 'io', direction: 'out', port: 128, … }
    */
   boot(where: BootOptions): Boot {

@@ -1,6 +1,7 @@
 import { doctor } from '../../ts/index.ts';
 import { typevisor } from '../helpers/cli.ts';
 import { needs } from '../helpers/needs.ts';
+import { throwsCode, wrong } from '../helpers/throws.ts';
 
 const test = needs();
 
@@ -18,6 +19,10 @@ test('doctor: of a device that is not there it says what to do', t => {
   const report = doctor('/dev/no-such-kvm');
   t.false(report.usable);
   t.truthy(report.checks.find(({ status }) => status !== 'ok')?.remedy);
+});
+
+test('doctor: a path that is no string is ERR_INVALID_ARGUMENT', t => {
+  throwsCode(t, 'ERR_INVALID_ARGUMENT', () => doctor(wrong(1)));
 });
 
 test('typevisor doctor: is 0, in both forms', async t => {

@@ -127,7 +127,7 @@ impl Vm {
     /// 1 MiB, where RAM has to be mapped.
     ///
     /// # Errors
-    /// [`Error::GuestImage`], [`Error::MemoryHole`], those of [`GuestMemory::map`].
+    /// [`Error::GuestImage`], [`Error::FirmwareRam`], those of [`GuestMemory::map`].
     pub fn load_firmware(&self, image: &[u8]) -> Result<FirmwareLayout> {
         load_firmware(&self.shared.memory, image)
     }
