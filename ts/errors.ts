@@ -135,11 +135,29 @@ export function call<T>(into: () => Failure | T): T {
   try {
     outcome = into();
   } catch (cause) {
-    throw new TypevisorError('ERR_INTERNAL', `internal error in Typevisor, please report it: ${messageOf(cause)}`, {
-      cause,
-    });
+    throw internal(cause);
   }
   return unwrap(outcome);
+}
+
+/**
+ * The same for a promise of the addon's.
+ *
+ * @throws {TypevisorError} As {@link call}.
+ */
+export async function callAsync<T>(into: () => Promise<Failure | T>): Promise<T> {
+  let outcome: Failure | T;
+  try {
+    outcome = await into();
+  } catch (cause) {
+    throw internal(cause);
+  }
+  return unwrap(outcome);
+}
+
+function internal(cause: unknown): TypevisorError {
+  const message = `internal error in Typevisor, please report it: ${messageOf(cause)}`;
+  return new TypevisorError('ERR_INTERNAL', message, { cause });
 }
 
 /** The message of whatever was thrown. */

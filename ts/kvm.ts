@@ -19,8 +19,15 @@ export interface KvmOptions {
 /** For vm.ts alone. */
 export let nativeKvm: (kvm: Kvm) => NativeKvm;
 
+let shared: Kvm | undefined;
+
+/** For vm.ts alone: the one for all who bring none. It stays open, as it holds what has to be asked only once. */
+export function defaultKvm(): Kvm {
+  return (shared ??= Kvm.open());
+}
+
 /**
- * An open `/dev/kvm`. Most programs need none: `Vm.create()` opens its own.
+ * An open `/dev/kvm`. Most programs need none: `Vm.create()` opens one for all its VMs.
  *
  * A handle belongs to the thread that made it: posting it to another throws `DataCloneError`.
  *

@@ -78,8 +78,9 @@ function open(id: string, origin: string): Binding {
       { cause },
     );
   }
-  if (typeof addon.attach === 'function' && typeof addon.doctor === 'function') return addon;
-  throw new TypevisorError('ERR_LOAD', `${id} (${origin}) is not the addon of Typevisor ${ownVersion()}`);
+  const wanted = ownVersion();
+  if (typeof addon.version === 'function' && addon.version() === wanted) return addon;
+  throw new TypevisorError('ERR_LOAD', `${id} (${origin}) is not the addon of Typevisor ${wanted}`);
 }
 
 interface Manifest {

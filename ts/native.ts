@@ -107,6 +107,8 @@ export interface NativeSlotInfo {
 
 /** One per environment (main thread or worker). */
 export interface Binding {
+  /** Of the addon; it has to be that of the package. */
+  version(): string;
   /** Every code the core can give. */
   errorCodes(): string[];
   /** What works on this machine, and why not. Never fails. */
@@ -148,6 +150,8 @@ export interface NativeVm {
   /** Claims the port for a debug console; `id` is delivered (with `null`) when there is output to take. */
   debugConsole(port: number, id: number): Failure | NativeConsole;
   close(): null;
+  /** The same on another thread. */
+  closeAsync(): Promise<null>;
 }
 
 export interface NativeMapOptions {
@@ -199,6 +203,8 @@ export interface NativeVcpu {
   setRegisters(some: NativeRegisters): Failure | null;
   boot(options: NativeBootOptions): Failure | NativeBoot;
   close(): null;
+  /** The same on another thread. */
+  closeAsync(): Promise<null>;
 }
 
 export interface NativeBootOptions {

@@ -1,7 +1,7 @@
 /** One virtual CPU: runs, stops, answers, registers. Who may drive it when is the core's decision. */
 
 import { abortSignal, byteArray, bytes, integer, invalid, oneOf, options, uint64 } from './check.ts';
-import { call, TypevisorError, unwrap } from './errors.ts';
+import { call, callAsync, TypevisorError, unwrap } from './errors.ts';
 import { decode, type Exit } from './exit.ts';
 import { guard, KEY } from './handle.ts';
 import { nextId, type Payload, request } from './mailbox.ts';
@@ -249,8 +249,9 @@ export class Vcpu implements Disposable, AsyncDisposable {
     this.close();
   }
 
-  /** The same as {@link close}. */
+  /** The same as {@link close}, with the waiting done off this thread. */
   async [Symbol.asyncDispose](): Promise<void> {
+    await callAsync(() => this.#native.closeAsync());
     this.close();
   }
 }

@@ -4,9 +4,9 @@ import { readFileSync } from 'node:fs';
 import { type Bus, type BusDoor, busFrom } from './bus.ts';
 import { capabilitiesFrom, type Capabilities } from './capabilities.ts';
 import { boolean, integer, invalid, options } from './check.ts';
-import { call, messageOf, TypevisorError } from './errors.ts';
+import { call, callAsync, messageOf, TypevisorError } from './errors.ts';
 import { guard, KEY } from './handle.ts';
-import { Kvm, nativeKvm } from './kvm.ts';
+import { defaultKvm, Kvm, nativeKvm } from './kvm.ts';
 import { type GpaRange, type GuestMemory, memoryFrom } from './memory.ts';
 import type { NativeVm } from './native.ts';
 import { type Vcpu, vcpuFrom } from './vcpu.ts';
@@ -52,15 +52,13 @@ const VCPU_ID_MAX = 2 ** 31 - 1;
  */
 export class Vm implements Disposable, AsyncDisposable {
   readonly #native: NativeVm;
-  readonly #ownKvm: Kvm | undefined;
   readonly #capabilities: Capabilities;
   readonly #memory: GuestMemory;
   readonly #door: BusDoor;
 
-  private constructor(key: symbol, native: NativeVm, ownKvm: Kvm | undefined) {
+  private constructor(key: symbol, native: NativeVm) {
     guard(this, key, 'Vm.create()');
     this.#native = native;
-    this.#ownKvm = ownKvm;
     this.#capabilities = capabilitiesFrom(call(() => native.capabilities()));
     this.#memory = memoryFrom(native);
     this.#door = busFrom(native);
@@ -76,16 +74,11 @@ export class Vm implements Disposable, AsyncDisposable {
     const given = options<VmOptions>(how, 'Vm.create options', ['kvm', 'irqchip']);
     const irqchip = boolean(given.irqchip ?? false, 'irqchip');
     if (given.kvm !== undefined && !(given.kvm instanceof Kvm)) throw invalid('kvm', 'a Kvm', given.kvm);
-    const kvm = given.kvm ?? Kvm.open();
-    const ownKvm = given.kvm === undefined ? kvm : undefined;
-    try {
-      const from = nativeKvm(kvm);
-      const native = call(() => from.createVm({ irqchip }));
-      return new Vm(KEY, native, ownKvm);
-    } catch (error) {
-      ownKvm?.close();
-      throw error;
-    }
+    const from = nativeKvm(given.kvm ?? defaultKvm());
+    return new Vm(
+      KEY,
+      call(() => from.createVm({ irqchip })),
+    );
   }
 
   /** What this VM can do. */
@@ -142,7 +135,6 @@ export class Vm implements Disposable, AsyncDisposable {
   close(): void {
     call(() => this.#native.close());
     this.#door.end();
-    this.#ownKvm?.close();
   }
 
   /** The same as {@link close}. */
@@ -150,8 +142,9 @@ export class Vm implements Disposable, AsyncDisposable {
     this.close();
   }
 
-  /** The same as {@link close}. */
+  /** The same as {@link close}, with the waiting done off this thread. */
   async [Symbol.asyncDispose](): Promise<void> {
+    await callAsync(() => this.#native.closeAsync());
     this.close();
   }
 }

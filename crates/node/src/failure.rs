@@ -43,6 +43,12 @@ pub(crate) fn outcome<T>(result: typevisor::Result<T>) -> Outcome<T> {
     result.map_or_else(|error| Either::A(error.into()), Either::B)
 }
 
+/// The version of the addon, which has to be that of the package around it.
+#[napi(catch_unwind)]
+pub fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
 /// Every code the core can give.
 #[napi(catch_unwind)]
 pub fn error_codes() -> Vec<&'static str> {

@@ -1,12 +1,13 @@
 //! A vCPU: runs, kicks, answers, registers.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use napi::bindgen_prelude::{BigInt, Either, Null, Uint8Array};
+use napi::bindgen_prelude::{AsyncTask, BigInt, Either, Null, Uint8Array};
 use napi_derive::napi;
 use typevisor::{Error, Result, Vcpu};
 
 use crate::{
+    closing::{Close, Closing},
     convert::{NativeRange, register, unsigned},
     environment::Mailbox,
     exit::NativeExit,
@@ -17,13 +18,13 @@ use crate::{
 /// `NativeVcpu` in ts/native.ts.
 #[napi]
 pub struct NativeVcpu {
-    vcpu: Vcpu,
+    vcpu: Arc<Vcpu>,
     mailbox: Mailbox,
 }
 
 impl NativeVcpu {
-    pub(crate) const fn new(vcpu: Vcpu, mailbox: Mailbox) -> Self {
-        Self { vcpu, mailbox }
+    pub(crate) fn new(vcpu: Vcpu, mailbox: Mailbox) -> Self {
+        Self { vcpu: Arc::new(vcpu), mailbox }
     }
 }
 
@@ -95,6 +96,11 @@ impl NativeVcpu {
     pub fn close(&self) -> Null {
         self.vcpu.close();
         Null
+    }
+
+    #[napi(catch_unwind, ts_return_type = "Promise<null>")]
+    pub fn close_async(&self) -> AsyncTask<Close> {
+        AsyncTask::new(Close(Closing::Vcpu(Arc::clone(&self.vcpu))))
     }
 }
 

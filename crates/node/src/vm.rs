@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use napi::bindgen_prelude::{Either, Null, Uint8Array, Uint8ArraySlice};
+use napi::bindgen_prelude::{AsyncTask, Either, Null, Uint8Array, Uint8ArraySlice};
 use napi_derive::napi;
 use typevisor::{
     Error, GpaRange, Kvm, Result, Vm,
@@ -13,6 +13,7 @@ use typevisor::{
 };
 
 use crate::{
+    closing::{Close, Closing},
     convert::{NativeRange, unsigned, unsigned_u32},
     environment::{Mailbox, Message},
     failure::{Outcome, outcome},
@@ -150,6 +151,11 @@ impl NativeVm {
     pub fn close(&self) -> Null {
         self.vm.close();
         Null
+    }
+
+    #[napi(catch_unwind, ts_return_type = "Promise<null>")]
+    pub fn close_async(&self) -> AsyncTask<Close> {
+        AsyncTask::new(Close(Closing::Vm(Arc::clone(&self.vm))))
     }
 }
 

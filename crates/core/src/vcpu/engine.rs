@@ -121,7 +121,7 @@ impl Engine {
         }
     }
 
-    /// Puts the answer where the kernel looks for it. The last of several counts.
+    /// Puts the answer where the kernel looks for it. An exit takes one.
     pub(crate) fn answer(&mut self, bytes: &[u8]) -> Result<()> {
         let expected = self.wanted()?;
         let Pending::Answer { at, .. } = self.pending else { return Err(Error::NoAnswerExpected) };
