@@ -101,11 +101,10 @@ function body(noKvm) {
 /** Lays out what is published, in a copy: napi's prepublish writes into package.json. */
 async function assemble(stage) {
   mkdirSync(stage);
-  const parts = ['package.json', 'README.md', 'CHANGELOG.md', 'LICENSE-MIT', 'LICENSE-APACHE', 'dist'];
+  const parts = ['package.json', 'README.md', 'CHANGELOG.md', 'LICENSE-MIT', 'LICENSE-APACHE', 'dist', 'npm'];
   for (const part of parts)
     if (existsSync(join(ROOT, part))) cpSync(join(ROOT, part), join(stage, part), { recursive: true });
   const napi = join(ROOT, 'node_modules/.bin/napi');
-  await must(napi, ['create-npm-dirs'], { cwd: stage });
   for (const other of readdirSync(join(stage, 'npm'))) {
     const addon = join('npm', other, `typevisor.${other}.node`);
     if (other === platform()) copyFileSync(join(ROOT, 'native', basename(addon)), join(stage, addon));
@@ -126,7 +125,7 @@ function pack(from, folder) {
   if (text === undefined) throw new Stop(`npm pack failed in ${from}`);
   const packed = JSON.parse(text);
   const [{ name, filename, files }] = Array.isArray(packed) ? packed : Object.values(packed);
-  const belongs = name === 'typevisor' ? BELONGS : /^(package\.json|README\.md|.*\.node)$/;
+  const belongs = name === 'typevisor' ? BELONGS : /^(package\.json|README\.md|LICENSE-(MIT|APACHE)|.*\.node)$/;
   const strange = files.filter(({ path }) => !belongs.test(path)).map(({ path }) => path);
   if (strange.length > 0) throw new Stop(`${name}: does not belong in the tarball: ${strange.join(', ')}`);
   const local = files.filter(({ path }) => readFileSync(join(from, path)).includes(`${ROOT}/`)).map(({ path }) => path);

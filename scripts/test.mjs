@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 // npm test, or node scripts/test.mjs
 //
-// Sets the clone up (scripts/ensure.mjs), then runs cargo's, ava's and the scripts' own tests and adds them up. The
-// last line is `N passed, N failed, N skipped`; the exit code is 0 only if nothing failed.
+// Sets the clone up (scripts/ensure.mjs), then runs cargo's, ava's and the scripts' own tests and adds them up. At the
+// end stand all skips with their reasons, and the titles of all that failed, by suite. The last line is `N passed, N failed, N skipped`; the exit code is 0 only if nothing failed.
 //
 // Without a usable /dev/kvm the tests that need none still run, the rest is one skip, and the exit code is 1: nothing
 // was tested on KVM. A capability that the machine lacks is a skip with its reason.
@@ -55,6 +55,7 @@ function report(results, machine, noKvm) {
   const total = sum(results.map(([, tally]) => tally));
   console.log('');
   for (const line of skips) console.log(`skipped  ${line}`);
+  for (const [name, { failures }] of results) for (const title of failures) console.log(`failed   ${name}: ${title}`);
   for (const [name, { problem }] of results) if (problem) console.log(`failed   ${name}: ${problem}`);
   if (machine) {
     const found = differences(machine.expected, skips);

@@ -1,13 +1,25 @@
-/** Who answers the guest's ports: claims, and the policy for what nobody claimed. */
+/** Who answers the guest's ports and MMIO: claims, and the policy for what nobody claimed. */
 
 import { integer, invalid, oneOf, options } from './check.ts';
-import { ConsoleReader, type DebugConsole } from './console.ts';
+import { ConsoleReader, type DebugConsole, lines, type SerialConsole, toSink } from './console.ts';
+import {
+  type Device,
+  isProgramDevice,
+  type PostedDevice,
+  type ProgramDevice,
+  Served,
+  type WideDevice,
+} from './device.ts';
 import { call, TypevisorError } from './errors.ts';
 import { guard, KEY } from './handle.ts';
-import type { NativeVm } from './native.ts';
+import { nextId } from './mailbox.ts';
+import type { NativeClaim, NativeVm } from './native.ts';
+import { hex, printable } from './observe.ts';
+import { PostedReader, type Reader } from './reader.ts';
+import { claims as smallClaims, type Eventfd, type Latch } from './small-devices.ts';
 
-/** A device that can be put on a port. */
-export type PortDevice = DebugConsole;
+/** A device that can be put on ports or MMIO: one of JavaScript's, or one in Rust. */
+export type BusDevice = ProgramDevice | DebugConsole | SerialConsole | Latch | Eventfd;
 
 /** What happens to accesses that nobody claimed. */
 export interface UnclaimedOptions {
@@ -15,17 +27,24 @@ export interface UnclaimedOptions {
    * `'exit'`: they are exits of the vCPU, and reads want an answer. `'ones'`: reads give ones and writes go nowhere, as
    * on a PC with nothing behind the port. Default `'exit'`.
    */
-  readonly ports?: 'exit' | 'ones';
+  readonly ports?: 'exit' | 'ones' | undefined;
 }
 
 /** One past the last I/O port of x86. */
 const PORTS = 0x1_0000;
 
+/** One past the last guest physical address. */
+const GPA_END = 2 ** 52;
+
 /** The bus as its VM sees it. */
 export interface BusDoor {
   readonly bus: Bus;
-  /** Hands on all console output. */
+  /** The devices of JavaScript's by the number of their claim. */
+  readonly served: ReadonlyMap<number, Served>;
+  /** Hands on all that waits in queues. */
   readonly drain: () => void;
+  /** Hands on posted writes: before any later access of that vCPU's. */
+  readonly flush: () => void;
   /** The VM is closed: hands on the rest and forgets the claims. */
   readonly end: () => void;
 }
@@ -33,17 +52,34 @@ export interface BusDoor {
 /** For vm.ts alone. */
 export let busFrom: (native: NativeVm) => BusDoor;
 
+/** Which addresses. */
+interface Place {
+  readonly mmio: boolean;
+  readonly base: number;
+  readonly size: number;
+}
+
+/** How many ports a device of Rust's has, where that is fixed. */
+const PORTS_OF: Readonly<Record<string, number>> = { 'debug-console': 1, 'serial-console': 8 };
+
 /**
- * The bus of one VM, `vm.bus`: what stands on it is served in Rust and never seen by `run`.
+ * The bus of one VM, `vm.bus`: what a device on it answers is never seen by `run`. Devices in Rust do not even wake
+ * JavaScript.
  *
  * @example
  * using vm = Vm.create();
  * vm.bus.port(0x402, 1, debugConsole(chunk => console.log(chunk.length)));
+ * vm.bus.port(0x60, 1, { read: () => 0x2a });
  * vm.bus.unclaimed({ ports: 'ones' });
  */
 export class Bus {
   readonly #native: NativeVm;
-  readonly #consoles = new Set<ConsoleReader>();
+  readonly #readers = new Set<Reader>();
+  /** Those of them with posted writes. */
+  readonly #posted = new Set<Reader>();
+  readonly #served = new Map<number, Served>();
+  /** What is claimed, for people. */
+  readonly #places = new Set<Place>();
   #ended = false;
 
   private constructor(key: symbol, native: NativeVm) {
@@ -56,41 +92,59 @@ export class Bus {
       const bus = new Bus(KEY, native);
       return {
         bus,
-        drain: () => bus.#consoles.forEach(reader => reader.drain()),
-        end: () => {
-          bus.#ended = true;
-          bus.#consoles.forEach(reader => reader.end());
-          bus.#consoles.clear();
+        served: bus.#served,
+        drain: () => bus.#readers.forEach(reader => reader.drain()),
+        flush: () => {
+          if (bus.#posted.size > 0) bus.#posted.forEach(reader => reader.drain());
         },
+        end: () => bus.#end(),
       };
     };
+    printable(this, bus => {
+      if (bus.#ended) return { closed: true };
+      const ranges = (mmio: boolean): object[] => [...bus.#places].filter(place => place.mmio === mmio).map(shown);
+      return { ports: ranges(false), mmio: ranges(true) };
+    });
   }
 
   /**
    * Gives I/O ports to a device.
    *
    * @param base - First port.
-   * @param count - How many; a debug console has one.
-   * @param device - What answers, as {@link debugConsole}.
+   * @param count - How many: 1 for a debug console, 8 for a serial one.
+   * @param device - What answers: an object with `read`, `write` or `posted`, or one in Rust such as
+   *   {@link debugConsole}.
    * @returns The claim: disposing of it gives the ports back. It ends with the VM.
    * @throws {TypevisorError} `ERR_INVALID_ARGUMENT` (also where a port is claimed already), `ERR_OUT_OF_RANGE`,
    *   `ERR_CLOSED`.
    */
-  port(base: number, count: number, device: PortDevice): Disposable {
-    const port = integer(base, 'base', 0, PORTS - 1);
-    integer(count, 'count', 1, PORTS - port);
-    if (typeof device !== 'object' || device?.device !== 'debug-console') {
-      throw invalid('device', 'what debugConsole() gives', device);
-    }
-    if (count !== 1) throw invalid('count', '1, as a debug console has one port', count);
-    this.#check();
-    const reader = new ConsoleReader(device.sink, id => this.#native.debugConsole(port, id));
-    this.#consoles.add(reader);
-    return {
-      [Symbol.dispose]: () => {
-        if (this.#consoles.delete(reader)) reader.release();
-      },
-    };
+  port(base: number, count: number, device: Device): Disposable;
+  port(base: number, count: number, device: WideDevice): Disposable;
+  port(base: number, count: number, device: PostedDevice): Disposable;
+  port(base: number, count: number, device: BusDevice): Disposable;
+  port(base: number, count: number, device: BusDevice): Disposable {
+    const first = integer(base, 'base', 0, PORTS - 1);
+    return this.#claim({ mmio: false, base: first, size: integer(count, 'count', 1, PORTS - first) }, device);
+  }
+
+  /**
+   * Gives guest physical addresses to a device. It sees accesses that no slot serves, writes to read-only slots among
+   * them.
+   *
+   * @param gpa - First address.
+   * @param size - Bytes.
+   * @param device - As with {@link port}; consoles stand on ports only.
+   * @returns The claim: disposing of it gives the addresses back. It ends with the VM.
+   * @throws {TypevisorError} `ERR_INVALID_ARGUMENT` (also where an address is claimed already), `ERR_OUT_OF_RANGE`,
+   *   `ERR_CLOSED`.
+   */
+  mmio(gpa: number, size: number, device: Device): Disposable;
+  mmio(gpa: number, size: number, device: WideDevice): Disposable;
+  mmio(gpa: number, size: number, device: PostedDevice): Disposable;
+  mmio(gpa: number, size: number, device: BusDevice): Disposable;
+  mmio(gpa: number, size: number, device: BusDevice): Disposable {
+    const first = integer(gpa, 'gpa', 0, GPA_END - 1);
+    return this.#claim({ mmio: true, base: first, size: integer(size, 'size', 1, GPA_END - first) }, device);
   }
 
   /**
@@ -99,14 +153,109 @@ export class Bus {
    * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, `ERR_CLOSED`.
    */
   unclaimed(policy: UnclaimedOptions): void {
+    const native = this.#native;
+    if (policy === undefined) throw invalid('unclaimed policy', 'an object', policy);
     const { ports } = options<UnclaimedOptions>(policy, 'unclaimed policy', ['ports']);
     if (ports === undefined) return;
     const word = oneOf(ports, 'ports', ['exit', 'ones']);
     this.#check();
-    call(() => this.#native.setUnclaimed({ ports: word }));
+    call(() => native.setUnclaimed({ ports: word }));
+  }
+
+  #claim(place: Place, device: BusDevice): Disposable {
+    this.#check();
+    const claim = this.#put(place, device);
+    this.#places.add(place);
+    return {
+      [Symbol.dispose]: () => {
+        this.#places.delete(place);
+        claim[Symbol.dispose]();
+      },
+    };
+  }
+
+  #put(place: Place, device: BusDevice): Disposable {
+    if (isProgramDevice(device)) return this.#program(place, device);
+    const given: unknown = device;
+    if (typeof given !== 'object' || given === null || !('device' in given)) throw noDevice(given);
+    switch (device.device) {
+      case 'debug-console':
+      case 'serial-console':
+        return this.#console(place, device);
+      case 'latch':
+      case 'eventfd':
+        return this.#small(place, device);
+      default:
+        throw noDevice(device satisfies never);
+    }
+  }
+
+  #program(place: Place, device: ProgramDevice): Disposable {
+    const served = new Served(device, place.base);
+    if (device.posted !== undefined) {
+      const reader = new PostedReader(device, id => this.#ask(place, 'posted', id));
+      this.#served.set(reader.id, served);
+      this.#posted.add(reader);
+      return this.#reading(reader);
+    }
+    const id = nextId();
+    const claim = this.#ask(place, 'program', id);
+    this.#served.set(id, served);
+    return {
+      [Symbol.dispose]: () => {
+        if (this.#served.delete(id)) call(() => claim.release());
+      },
+    };
+  }
+
+  #console(place: Place, device: DebugConsole | SerialConsole): Disposable {
+    const ports = PORTS_OF[device.device] ?? 1;
+    if (place.mmio) throw invalid('device', 'one that stands on MMIO: consoles stand on ports', device);
+    if (place.size !== ports) throw invalid('count', `${ports}, as a ${device.device} has`, place.size);
+    const reader = new ConsoleReader(toSink(device.sink), id => this.#ask(place, device.device, id));
+    if (device.device === 'serial-console') lines.set(device, reader.native);
+    return this.#reading(reader);
+  }
+
+  #small(place: Place, device: Latch | Eventfd): Disposable {
+    const claim = this.#ask(place, device.device, nextId());
+    smallClaims.set(device, claim);
+    return { [Symbol.dispose]: () => call(() => claim.release()) };
+  }
+
+  #reading(reader: Reader): Disposable {
+    this.#readers.add(reader);
+    return {
+      [Symbol.dispose]: () => {
+        this.#served.delete(reader.id);
+        this.#posted.delete(reader);
+        if (this.#readers.delete(reader)) reader.release();
+      },
+    };
+  }
+
+  #ask({ mmio, base, size }: Place, owner: string, id: number): NativeClaim {
+    const native = this.#native;
+    return call(() => native.claim({ mmio, base, size, owner, id }));
   }
 
   #check(): void {
     if (this.#ended) throw new TypevisorError('ERR_CLOSED', 'the VM is closed');
   }
+
+  #end(): void {
+    this.#ended = true;
+    this.#readers.forEach(reader => reader.end());
+    this.#readers.clear();
+    this.#posted.clear();
+    this.#served.clear();
+  }
+}
+
+function shown({ base, size }: Place): object {
+  return { base: hex(base), size };
+}
+
+function noDevice(given: unknown): TypevisorError {
+  return invalid('device', 'an object with read, write or posted, or a device in Rust', given);
 }

@@ -5,6 +5,7 @@ import { show } from './check.ts';
 import type { CapabilityName } from './generated/capabilities.ts';
 import { guard, KEY } from './handle.ts';
 import type { NativeCapability } from './native.ts';
+import { printable } from './observe.ts';
 
 /** One capability and what the kernel answered. */
 export interface Capability {
@@ -44,6 +45,10 @@ export class Capabilities implements Iterable<Capability> {
 
   static {
     capabilitiesFrom = native => new Capabilities(KEY, native);
+    printable(this, capabilities => {
+      const present = [...capabilities].filter(({ value }) => value !== 0).length;
+      return { present, absent: capabilities.#byName.size - present };
+    });
   }
 
   /** Whether the capability is there: its value is not 0. @throws {TypevisorError} `ERR_INVALID_ARGUMENT`. */

@@ -1,5 +1,6 @@
 /** Argument checks at the door: each says what was expected and what came. The core is only asked what can be right. */
 
+import { types } from 'node:util';
 import { TypevisorError } from './errors.ts';
 
 /** Largest value of a 64-bit register. */
@@ -76,9 +77,9 @@ export function oneOf<T extends string>(value: unknown, name: string, allowed: r
   return found;
 }
 
-/** Bytes: a `Uint8Array`, a `Buffer` being one. */
+/** Bytes: a `Uint8Array`, a `Buffer` being one. A proxy of one, or a mere heir of its prototype, has none. */
 export function byteArray(value: unknown, name: string): Uint8Array {
-  if (!(value instanceof Uint8Array)) throw invalid(name, 'a Uint8Array', value);
+  if (!types.isUint8Array(value)) throw invalid(name, 'a Uint8Array', value);
   return value;
 }
 

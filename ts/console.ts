@@ -1,17 +1,35 @@
-/** A debug console: what the guest writes to one port, on its way to a stream or a function. */
+/** Consoles: what the guest writes to a port, on its way to a stream or a function. */
 
-import { invalid } from './check.ts';
-import { call } from './errors.ts';
-import { forget, subscribe } from './mailbox.ts';
-import type { Failure, NativeConsole } from './native.ts';
+import { errorMonitor } from 'node:events';
+import { Writable } from 'node:stream';
+import { WritableStream } from 'node:stream/web';
+import { byteArray, invalid } from './check.ts';
+import { call, TypevisorError } from './errors.ts';
+import type { NativeClaim } from './native.ts';
+import { Reader } from './reader.ts';
 
-/** Where console output goes. A function gets each chunk as bytes of its own. */
-export type ConsoleSink = NodeJS.WritableStream | ((chunk: Uint8Array) => void);
+/** Where console output goes: Node's streams or the web's. A function gets each chunk as bytes of its own. */
+export type ConsoleSink = NodeJS.WritableStream | WritableStream<Uint8Array> | ((chunk: Uint8Array) => void);
+
+type Sink = NodeJS.WritableStream | ((chunk: Uint8Array) => void);
 
 /** A debug console to claim a port with. */
 export interface DebugConsole {
   readonly device: 'debug-console';
-  readonly sink: ConsoleSink;
+  readonly sink: Sink;
+}
+
+/** A serial console to claim eight ports with. */
+export interface SerialConsole {
+  readonly device: 'serial-console';
+  readonly sink: Sink;
+  /**
+   * Types into the guest: puts bytes into the port's FIFO, which holds 64.
+   *
+   * @returns How many bytes there was room for.
+   * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, `ERR_CLOSED` where the console is not claimed.
+   */
+  send(bytes: Uint8Array): number;
 }
 
 /**
@@ -20,7 +38,8 @@ export interface DebugConsole {
  *
  * Whatever the guest wrote before an exit reaches the sink before that exit reaches the program. Where a stream asks
  * its writer to wait, up to 64 KiB stay in the console; then the guest waits. (Under `runSync`, where nobody can wait,
- * a stream gets everything at once.)
+ * a stream gets everything at once.) A stream that has ended, failed or was destroyed gets nothing any more: output is
+ * dropped then, and the guest goes on.
  *
  * An error thrown by a function is not the vCPU's: like one thrown by an event listener it becomes an uncaught
  * exception of the process, and output goes on.
@@ -32,85 +51,100 @@ export interface DebugConsole {
  * using claim = vm.bus.port(0x402, 1, debugConsole(process.stdout));
  */
 export function debugConsole(sink: ConsoleSink): DebugConsole {
-  if (typeof sink !== 'function' && !isWritable(sink)) throw invalid('sink', 'a Writable or a function', sink);
-  return Object.freeze({ device: 'debug-console', sink });
+  return Object.freeze({ device: 'debug-console', sink: toSink(sink) });
 }
 
-function isWritable(sink: unknown): sink is NodeJS.WritableStream {
+/** For bus.ts alone: which claim a serial console sends to. */
+export const lines: WeakMap<SerialConsole, NativeClaim> = new WeakMap();
+
+/**
+ * A serial port of the 16550A kind, as PCs have at ports 0x3f8 to 0x3ff: output goes to `sink` as with
+ * {@link debugConsole}, input comes by `send`. It raises no interrupt: guests poll it. One claim at a time.
+ *
+ * @param sink - A `Writable`, a `WritableStream` or a function.
+ * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`.
+ * @example
+ * using vm = Vm.create();
+ * const serial = serialConsole(process.stdout);
+ * using claim = vm.bus.port(0x3f8, 8, serial);
+ * serial.send(new TextEncoder().encode('y')); // 1
+ */
+export function serialConsole(sink: ConsoleSink): SerialConsole {
+  const console: SerialConsole = Object.freeze({
+    device: 'serial-console',
+    sink: toSink(sink),
+    send(bytes: Uint8Array): number {
+      const claim = lines.get(console);
+      if (claim === undefined) throw new TypevisorError('ERR_CLOSED', 'the serial console stands on no port');
+      const input = byteArray(bytes, 'bytes');
+      return call(() => claim.send(input));
+    },
+  });
+  return console;
+}
+
+/** What output goes to; also for bus.ts, as a program can write a device itself. */
+export function toSink(sink: unknown): Sink {
+  if (sink instanceof WritableStream) return Writable.fromWeb(sink);
+  if (isSink(sink)) return sink;
+  throw invalid('sink', 'a Writable, a WritableStream or a function', sink);
+}
+
+function isSink(sink: unknown): sink is Sink {
+  if (typeof sink === 'function') return true;
   return typeof sink === 'object' && sink !== null && 'write' in sink && typeof sink.write === 'function';
 }
 
-/** Subscriptions of consoles that were collected with their VM. */
-const forgotten = new FinalizationRegistry(forget);
+/** Ends the wait for a stream. With a listener of 'error' itself Node would take the stream's errors for handled. */
+const RESUME = ['drain', 'close', errorMonitor] as const;
 
-/**
- * Wakes `reader` without keeping it, and with it a VM that nobody closed, from the collector. Here and not in the
- * constructor, whose closures all share one context, and `this` with it.
- */
-function wakeWeakly(reader: ConsoleReader): () => void {
-  const weak = new WeakRef(reader);
-  return () => weak.deref()?.wake();
+/** Whether a stream takes something. One that does not has no say: what it would have got is dropped. */
+function isOpen({ writable, destroyed, writableEnded }: State): boolean {
+  return writable !== false && destroyed !== true && writableEnded !== true;
 }
 
-/** One claimed console: takes what the addon has and hands it on. */
-export class ConsoleReader {
-  readonly #native: NativeConsole;
-  readonly #id: number;
-  readonly #sink: ConsoleSink;
+/** What streams say of themselves; not all of them do. */
+interface State {
+  writable?: boolean;
+  destroyed?: boolean;
+  writableEnded?: boolean;
+}
+
+/** Hands on what a console has. */
+export class ConsoleReader extends Reader {
+  readonly #sink: Sink;
   /** The stream asked to wait: what comes meanwhile stays in the addon, whose buffer is bounded. */
   #full = false;
 
-  constructor(sink: ConsoleSink, claim: (id: number) => Failure | NativeConsole) {
+  constructor(sink: Sink, claim: (id: number) => NativeClaim) {
+    super(claim);
     this.#sink = sink;
-    this.#id = subscribe(wakeWeakly(this));
-    forgotten.register(this, this.#id);
-    try {
-      this.#native = call(() => claim(this.#id));
-    } catch (error) {
-      forget(this.#id);
-      throw error;
-    }
   }
 
   /** There is output. */
-  wake(): void {
+  override wake(): void {
     if (!this.#full) this.drain();
   }
 
   /** Hands on what there is, whether the stream asked to wait or not. */
   drain(): void {
-    const chunk = call(() => this.#native.take());
+    const chunk = call(() => this.native.takeBytes());
     if (chunk.length === 0) return;
-    try {
+    this.guarded(() => {
       if (typeof this.#sink === 'function') this.#sink(chunk);
-      else if (!this.#sink.write(chunk) && !this.#full) this.#waitFor(this.#sink);
-    } catch (error) {
-      queueMicrotask(() => {
-        throw error;
-      });
-    }
+      else if (isOpen(this.#sink) && !this.#sink.write(chunk) && !this.#full) this.#waitFor(this.#sink);
+    });
   }
 
-  /** Gives the port back; what was written before is handed on. */
-  release(): void {
-    call(() => this.#native.release());
-    this.end();
-  }
-
-  /** The port is gone: hands on the rest. */
-  end(): void {
-    forget(this.#id);
-    this.drain();
-  }
-
-  /** A stream that ends or fails while we wait has no say any more. */
+  /** Until the stream has room, or takes nothing any more. */
   #waitFor(stream: NodeJS.WritableStream): void {
+    if (!isOpen(stream)) return; // it failed in that very write: no event may come any more
     this.#full = true;
     const resume = (): void => {
-      for (const event of ['drain', 'close', 'error']) stream.off(event, resume);
+      for (const event of RESUME) stream.off(event, resume);
       this.#full = false;
       this.drain();
     };
-    for (const event of ['drain', 'close', 'error']) stream.on(event, resume);
+    for (const event of RESUME) stream.on(event, resume);
   }
 }

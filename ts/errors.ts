@@ -56,10 +56,10 @@ export type ErrorCode = (typeof ERROR_CODES)[number];
 /** What a {@link TypevisorError} may know beside its code and message. */
 export interface ErrorDetails {
   /** Negative, as in Node's own errors. */
-  readonly errno?: number | null;
-  readonly syscall?: string | null;
-  readonly capability?: string | null;
-  readonly since?: string | null;
+  readonly errno?: number | null | undefined;
+  readonly syscall?: string | null | undefined;
+  readonly capability?: string | null | undefined;
+  readonly since?: string | null | undefined;
   readonly cause?: unknown;
 }
 
@@ -94,7 +94,7 @@ export class TypevisorError extends Error {
     this.code = code;
     if (typeof details.errno === 'number') {
       this.errno = details.errno;
-      this.errnoName = nameOf(details.errno);
+      this.errnoName = errnoName(details.errno);
     }
     if (typeof details.syscall === 'string') this.syscall = details.syscall;
     if (typeof details.capability === 'string') this.capability = details.capability;
@@ -107,8 +107,8 @@ export class TypevisorError extends Error {
   }
 }
 
-/** `getSystemErrorName` throws on what is no negative integer, and gives a sentence for what it does not know. */
-function nameOf(errno: number): string {
+/** The name of a negative errno. `getSystemErrorName` throws on others, and gives a sentence for what it does not know. */
+export function errnoName(errno: number): string {
   const name = Number.isInteger(errno) && errno < 0 ? getSystemErrorName(errno) : undefined;
   return name !== undefined && /^E[A-Z0-9]+$/u.test(name) ? name : `errno ${-errno}`;
 }

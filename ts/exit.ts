@@ -1,5 +1,6 @@
 /** Why a vCPU stopped, as plain frozen data. The addon keeps what the kernel said; here it gets its public form. */
 
+import { errnoName } from './errors.ts';
 import type { NativeExit } from './native.ts';
 
 /**
@@ -74,10 +75,11 @@ export interface InternalErrorExit {
   readonly instruction?: Uint8Array;
 }
 
-/** `KVM_RUN` failed without a payload. `errno` is negative, as everywhere in Node. */
+/** `KVM_RUN` failed without a payload. `errno` is negative, as everywhere in Node, and `errnoName` its name: `'EFAULT'`. */
 export interface RunFailedExit {
   readonly kind: 'run-failed';
   readonly errno: number;
+  readonly errnoName: string;
 }
 
 /** An exit newer than this version of Typevisor: `reason` is the kernel's number, `bytes` its part of the exit page. */
@@ -139,7 +141,7 @@ function publicForm(exit: NativeExit): Exit {
     case 'fail-entry':
       return { kind: exit.kind, reason: exit.reason, cpu: exit.cpu };
     case 'run-failed':
-      return { kind: exit.kind, errno: exit.errno };
+      return { kind: exit.kind, errno: exit.errno, errnoName: errnoName(exit.errno) };
     case 'unknown':
       return { kind: exit.kind, reason: exit.reason, bytes: exit.bytes };
     default:

@@ -20,6 +20,7 @@ export { GiB, KiB, MiB } from './units.ts';
 
 // vCPUs and their exits
 export { type Boot, type BootOptions, type RunOptions, type RunSyncOptions, Vcpu } from './vcpu.ts';
+export type { Answer, Handlers } from './serve.ts';
 export type {
   Exit,
   FailEntryExit,
@@ -43,8 +44,13 @@ export type {
 } from './registers.ts';
 
 // The bus and its devices
-export { Bus, type PortDevice, type UnclaimedOptions } from './bus.ts';
-export { type ConsoleSink, type DebugConsole, debugConsole } from './console.ts';
+export { Bus, type BusDevice, type UnclaimedOptions } from './bus.ts';
+export type { Device, PostedDevice, PostedWrite, ProgramDevice, WideDevice } from './device.ts';
+export { type ConsoleSink, type DebugConsole, debugConsole, type SerialConsole, serialConsole } from './console.ts';
+export { type Eventfd, eventfd, type Latch, latch } from './small-devices.ts';
+
+// Observing
+export type { ExitMessage, IoctlMessage, VmMessage } from './observe.ts';
 
 // Errors
 export { type ErrorCode, type ErrorDetails, TypevisorError } from './errors.ts';

@@ -7,13 +7,14 @@ import type { CapabilityName } from './generated/capabilities.ts';
 import { guard, KEY } from './handle.ts';
 import { environment } from './loader.ts';
 import type { NativeKvm } from './native.ts';
+import { printable } from './observe.ts';
 
 /** How to open KVM. */
 export interface KvmOptions {
   /** The device. Default `/dev/kvm`. */
-  readonly path?: string;
+  readonly path?: string | undefined;
   /** Capabilities to treat as absent in all that is made from it: to test a fallback. Default none. */
-  readonly hide?: readonly CapabilityName[];
+  readonly hide?: readonly CapabilityName[] | undefined;
 }
 
 /** For vm.ts alone. */
@@ -39,15 +40,19 @@ export function defaultKvm(): Kvm {
 export class Kvm implements Disposable {
   readonly #native: NativeKvm;
   readonly #capabilities: Capabilities;
+  readonly #path: string;
+  #closed = false;
 
-  private constructor(key: symbol, native: NativeKvm) {
+  private constructor(key: symbol, native: NativeKvm, path: string) {
     guard(this, key, 'Kvm.open()');
     this.#native = native;
+    this.#path = path;
     this.#capabilities = capabilitiesFrom(call(() => native.capabilities()));
   }
 
   static {
     nativeKvm = kvm => kvm.#native;
+    printable(this, kvm => ({ path: kvm.#path, closed: kvm.#closed || undefined }));
   }
 
   /**
@@ -56,14 +61,12 @@ export class Kvm implements Disposable {
    * @throws {TypevisorError} `ERR_KVM_UNAVAILABLE`, with what to do; `ERR_INVALID_ARGUMENT`, `ERR_LOAD`.
    */
   static open(how?: KvmOptions): Kvm {
-    const { path = null, hide = [] } = options<KvmOptions>(how, 'Kvm.open options', ['path', 'hide']);
-    if (path !== null && typeof path !== 'string') throw invalid('path', 'a string', path);
-    if (!Array.isArray(hide) || !hide.every(name => typeof name === 'string')) {
-      throw invalid('hide', 'an array of capability names', hide);
-    }
+    const { path, hide } = options<KvmOptions>(how, 'Kvm.open options', ['path', 'hide']);
+    if (path !== undefined && typeof path !== 'string') throw invalid('path', 'a string', path);
+    const request = { path: path ?? null, hide: names(hide) };
     const host = environment();
-    const native = call(() => host.openKvm({ path, hide: [...hide] }));
-    return new Kvm(KEY, native);
+    const native = call(() => host.openKvm(request));
+    return new Kvm(KEY, native, path ?? '/dev/kvm');
   }
 
   /** What `/dev/kvm` answers, for the best VM it could make; `vm.capabilities` is the answer that counts. */
@@ -73,11 +76,21 @@ export class Kvm implements Disposable {
 
   /** Closes the device. VMs made from it live on. Twice is harmless. */
   close(): void {
-    call(() => this.#native.close());
+    const native = this.#native;
+    call(() => native.close());
+    this.#closed = true;
   }
 
   /** The same as {@link close}. */
   [Symbol.dispose](): void {
     this.close();
   }
+}
+
+function names(hide: readonly CapabilityName[] = []): string[] {
+  if (!Array.isArray(hide)) throw invalid('hide', 'an array of capability names', hide);
+  return Array.from(hide, (name: unknown, at) => {
+    if (typeof name !== 'string') throw invalid(`hide[${at}]`, 'the name of a capability', name);
+    return name;
+  });
 }

@@ -3,8 +3,9 @@
 import { boolean, byteArray, bytes, integer, invalid, options, uint64 } from './check.ts';
 import { call, TypevisorError } from './errors.ts';
 import { guard, KEY } from './handle.ts';
-import type { NativeSlotInfo, NativeVm } from './native.ts';
-import { type MemorySlot, slotFrom } from './slot.ts';
+import type { NativeSlot, NativeSlotInfo, NativeVm } from './native.ts';
+import { ioctlsAreWatched, printable } from './observe.ts';
+import { type MemorySlot, slotFrom, tellSlot } from './slot.ts';
 
 /** A range of guest physical addresses, in bytes. */
 export interface GpaRange {
@@ -19,16 +20,22 @@ export interface MapOptions extends GpaRange {
   /** Bytes, a multiple of 4 KiB. */
   readonly size: number;
   /** The guest cannot write to it: its writes are `mmio` exits. Default `false`. */
-  readonly readonly?: boolean;
+  readonly readonly?: boolean | undefined;
   /** KVM's number for the slot. Default: the lowest that is free. */
-  readonly slot?: number;
+  readonly slot?: number | undefined;
 }
 
 /** Slot numbers KVM has room for in its request; how many there are says the capability `nr-memslots`. */
 const SLOT_NUMBER_MAX = 0xffff;
 
+/** A handle, and the serial of the slot it is of. */
+interface Known {
+  readonly serial: number;
+  readonly handle: MemorySlot;
+}
+
 /** For vm.ts alone. */
-export let memoryFrom: (native: NativeVm) => GuestMemory;
+export let memoryFrom: (native: NativeVm, vm: number) => GuestMemory;
 
 /**
  * The memory of one VM, `vm.memory`. Addresses are guest physical, in bytes. An access may run over the borders of
@@ -45,36 +52,42 @@ export let memoryFrom: (native: NativeVm) => GuestMemory;
  */
 export class GuestMemory {
   readonly #native: NativeVm;
+  readonly #vm: number;
   /** The one handle of each slot, by number, so that `slotAt` and `map` give the same object. */
-  readonly #handles = new Map<number, MemorySlot>();
+  readonly #handles = new Map<number, Known>();
   readonly #scratch = new DataView(new ArrayBuffer(8));
 
-  private constructor(key: symbol, native: NativeVm) {
+  private constructor(key: symbol, native: NativeVm, vm: number) {
     guard(this, key, 'vm.memory');
     this.#native = native;
+    this.#vm = vm;
   }
 
   static {
-    memoryFrom = native => new GuestMemory(KEY, native);
+    memoryFrom = (native, vm) => new GuestMemory(KEY, native, vm);
+    printable(this, ({ slots }) => ({ slots }));
   }
 
   /**
    * Gives the guest zeroed memory of its own.
    *
    * @throws {TypevisorError} `ERR_UNALIGNED`, `ERR_OUT_OF_RANGE`, `ERR_SLOT_OVERLAP`, `ERR_SLOT_LIMIT`, `ERR_LIMIT`,
-   *   `ERR_CLOSED`; `ERR_CAPABILITY_MISSING` for `readonly` where `readonly-mem` is absent; `ERR_IO` where the host has
-   *   no such amount of memory.
+   *   `ERR_CLOSED`; `ERR_CAPABILITY_MISSING` for `readonly` where `readonly-mem` is absent. `ERR_LIMIT` also where the
+   *   host has no such amount of memory.
    */
   map(range: MapOptions): MemorySlot {
+    const vm = this.#native;
     const given = options<MapOptions>(range, 'map options', ['gpa', 'size', 'readonly', 'slot']);
+    const { gpa, size, readonly = false, slot } = given;
     const request = {
-      gpa: bytes(given.gpa, 'gpa'),
-      size: bytes(given.size, 'size'),
-      readonly: boolean(given.readonly ?? false, 'readonly'),
-      slot: given.slot === undefined ? null : integer(given.slot, 'slot', 0, SLOT_NUMBER_MAX),
+      gpa: bytes(gpa, 'gpa'),
+      size: bytes(size, 'size'),
+      readonly: boolean(readonly, 'readonly'),
+      slot: slot === undefined ? null : integer(slot, 'slot', 0, SLOT_NUMBER_MAX),
     };
-    const native = call(() => this.#native.map(request));
-    return this.#handle(native.info().slot, native);
+    const native = call(() => vm.map(request));
+    if (ioctlsAreWatched()) tellSlot(this.#vm, native.info());
+    return this.#handle(native);
   }
 
   /**
@@ -83,10 +96,9 @@ export class GuestMemory {
    * @throws {TypevisorError} `ERR_CLOSED`.
    */
   get slots(): readonly MemorySlot[] {
-    const infos = call(() => this.#native.slots());
-    return Object.freeze(
-      infos.flatMap(({ slot, gpa }: NativeSlotInfo) => this.#handles.get(slot) ?? this.slotAt(gpa) ?? []),
-    );
+    const native = this.#native;
+    const infos = call(() => native.slots());
+    return Object.freeze(infos.flatMap(info => this.#known(info) ?? this.slotAt(info.gpa) ?? []));
   }
 
   /**
@@ -96,8 +108,9 @@ export class GuestMemory {
    */
   slotAt(gpa: number): MemorySlot | undefined {
     const address = bytes(gpa, 'gpa');
-    const native = call(() => this.#native.slotAt(address));
-    return native === null ? undefined : this.#handle(native.info().slot, native);
+    const vm = this.#native;
+    const native = call(() => vm.slotAt(address));
+    return native === null ? undefined : this.#handle(native);
   }
 
   /**
@@ -115,9 +128,10 @@ export class GuestMemory {
    * @throws {TypevisorError} `ERR_MEMORY_HOLE`, `ERR_OUT_OF_RANGE`, `ERR_CLOSED`.
    */
   readInto<T extends Uint8Array>(gpa: number, target: T): T {
+    const native = this.#native;
     const address = bytes(gpa, 'gpa');
     byteArray(target, 'target');
-    call(() => this.#native.read(address, target));
+    call(() => native.read(address, target));
     return target;
   }
 
@@ -127,9 +141,10 @@ export class GuestMemory {
    * @throws {TypevisorError} `ERR_MEMORY_HOLE`, `ERR_OUT_OF_RANGE`, `ERR_CLOSED`.
    */
   write(gpa: number, source: Uint8Array): void {
+    const native = this.#native;
     const address = bytes(gpa, 'gpa');
     byteArray(source, 'source');
-    call(() => this.#native.write(address, source));
+    call(() => native.write(address, source));
   }
 
   /**
@@ -138,10 +153,11 @@ export class GuestMemory {
    * @throws {TypevisorError} `ERR_MEMORY_HOLE`, `ERR_OUT_OF_RANGE`, `ERR_CLOSED`.
    */
   fill(gpa: number, size: number, byte = 0): void {
+    const native = this.#native;
     const address = bytes(gpa, 'gpa');
     const length = bytes(size, 'size');
     const value = integer(byte, 'byte', 0, 0xff);
-    call(() => this.#native.fill(address, length, value));
+    call(() => native.fill(address, length, value));
   }
 
   /** 1 byte, unsigned. @throws {TypevisorError} As {@link read}. */
@@ -263,12 +279,22 @@ export class GuestMemory {
     this.write(gpa, new Uint8Array(this.#scratch.buffer, 0, size));
   }
 
-  #handle(slot: number, native: Parameters<typeof slotFrom>[0]): MemorySlot {
-    const known = this.#handles.get(slot);
+  #handle(native: NativeSlot): MemorySlot {
+    const info = native.info();
+    const known = this.#known(info);
     if (known !== undefined) return known;
-    const handle = slotFrom(native, gone => this.#handles.delete(gone));
-    this.#handles.set(slot, handle);
+    const { slot, serial } = info;
+    const handle = slotFrom(native, this.#vm, () => {
+      if (this.#handles.get(slot)?.serial === serial) this.#handles.delete(slot);
+    });
+    this.#handles.set(slot, { serial, handle });
     return handle;
+  }
+
+  /** Numbers are used again, also by the core for slots of its own; serials are not. */
+  #known({ slot, serial }: NativeSlotInfo): MemorySlot | undefined {
+    const known = this.#handles.get(slot);
+    return known?.serial === serial ? known.handle : undefined;
   }
 }
 

@@ -103,6 +103,8 @@ export interface NativeSlotInfo {
   size: number;
   readonly: boolean;
   ioctl: string;
+  /** Never used twice in a VM, as the slot's number is. */
+  serial: number;
 }
 
 /** One per environment (main thread or worker). */
@@ -114,7 +116,9 @@ export interface Binding {
   /** What works on this machine, and why not. Never fails. */
   doctor(path: string | null): NativeDoctorReport;
   /** `deliver` is called on this thread with the number under which somebody waits: exits of runs, and wake-ups. */
-  attach(deliver: (id: number, payload: Failure | NativeExit | null) => void): Failure | NativeEnvironment;
+  attach(
+    deliver: (id: number, payload: Failure | NativeExit | null, claim: number) => void,
+  ): Failure | NativeEnvironment;
 }
 
 export interface NativeEnvironment {
@@ -145,10 +149,10 @@ export interface NativeVm {
   write(gpa: number, bytes: Uint8Array): Failure | null;
   fill(gpa: number, size: number, byte: number): Failure | null;
   loadFirmware(image: Uint8Array): Failure | NativeFirmware;
-  createVcpu(options: NativeVcpuOptions): Failure | NativeVcpu;
+  createVcpu(options: NativeVcpuOptions, mail: Uint32Array): Failure | NativeVcpu;
   setUnclaimed(options: NativeUnclaimed): Failure | null;
-  /** Claims the port for a debug console; `id` is delivered (with `null`) when there is output to take. */
-  debugConsole(port: number, id: number): Failure | NativeConsole;
+  /** Claims part of the bus. */
+  claim(options: NativeClaimOptions): Failure | NativeClaim;
   close(): null;
   /** The same on another thread. */
   closeAsync(): Promise<null>;
@@ -180,11 +184,28 @@ export interface NativeSlot {
   unmap(): Failure | null;
 }
 
-export interface NativeConsole {
-  /** What the guest wrote since the last call. */
-  take(): Uint8Array;
-  /** Gives the port back. What was written and not taken stays to be taken. */
-  release(): null;
+/** What to claim for whom; `id` is delivered (with `null`) when there is something to take, and names a program's claim. */
+export interface NativeClaimOptions {
+  mmio: boolean;
+  base: number;
+  size: number;
+  owner: string;
+  id: number;
+}
+
+export interface NativeClaim {
+  /** Bytes of a console since the last call. */
+  takeBytes(): Uint8Array;
+  /** Posted writes since the last call: offset, size, low and high half of the value, for each. */
+  takeWrites(): Float64Array;
+  /** Sends bytes to a serial console; gives how many it took. */
+  send(bytes: Uint8Array): number;
+  /** What a latch holds. */
+  value(): bigint;
+  /** The number of an eventfd; -1 once it is closed. */
+  fd(): number;
+  /** Gives the addresses back. What was written and not taken stays to be taken. */
+  release(): void;
 }
 
 export interface NativeVcpu {
@@ -195,8 +216,18 @@ export interface NativeVcpu {
   settle(ticket: number): Failure | null;
   /** Stops that run and no other. */
   cancel(ticket: number): void;
-  /** Runs on this thread. `null`: a console is full; drain it and call again. */
-  runSync(timeoutMs: number): Failure | NativeExit | null;
+  /** Begins a run on this thread, for that long in all; `syncEnd` has to follow. */
+  syncBegin(timeoutMs: number): Failure | null;
+  /** Runs on. The number of the claim whose access lies in the mail; 0, or the number negated: see `syncOutcome`. */
+  syncStep(): number;
+  /** Answers the access in the mail, low and high half, and runs on. */
+  syncAnswer(low: number, high: number): number;
+  /** Answers an access of several elements, and runs on. */
+  syncAnswerBytes(bytes: Uint8Array): number;
+  /** After 0: what ends the run, or `null` where a queue is full. After a negative number: an access of several elements. */
+  syncOutcome(): Failure | NativeExit | null;
+  /** Ends the run where it stands. */
+  syncEnd(): void;
   kick(): Failure | null;
   answer(value: bigint | Uint8Array): Failure | null;
   registers(): Failure | NativeRegisters;

@@ -80,13 +80,19 @@ export type Aarch64Registers = Common<'aarch64'> & Aarch64Scalars & Absent<X86Sc
 /** Registers of a vCPU, told apart by `arch`; values are `bigint`. */
 export type Registers = X86Registers | Aarch64Registers;
 
-/** What to change in an x86_64 vCPU: of a segment or table only the parts that change. */
-export type X86RegistersUpdate = Partial<Common<'x86_64'> & X86Scalars> & {
-  readonly [Name in keyof X86Segments]?: Partial<Segment>;
-} & { readonly [Name in keyof X86Tables]?: Partial<DescriptorTable> };
+/** Any of these; `undefined` is as good as absent. */
+type Some<T> = { readonly [Name in keyof T]?: T[Name] | undefined };
 
-/** What to change in a vCPU. All that `getRegisters` gives is accepted; `arch` has to match, `pending` is ignored. */
-export type RegistersUpdate = X86RegistersUpdate | Partial<Common<'aarch64'> & Aarch64Scalars>;
+/** What to change in an x86_64 vCPU: of a segment or table only the parts that change. */
+export type X86RegistersUpdate = Some<Common<'x86_64'> & X86Scalars> & {
+  readonly [Name in keyof X86Segments]?: Some<Segment> | undefined;
+} & { readonly [Name in keyof X86Tables]?: Some<DescriptorTable> | undefined };
+
+/**
+ * What to change in a vCPU. All that `getRegisters` gives is accepted; `arch` has to match, `pending` is ignored, and
+ * what is `undefined` stays as it is.
+ */
+export type RegistersUpdate = X86RegistersUpdate | Some<Common<'aarch64'> & Aarch64Scalars>;
 
 type Named = Readonly<Record<string, unknown>>;
 
@@ -117,7 +123,7 @@ export function toNative(update: RegistersUpdate, current: () => NativeRegisters
   const segmentNames: readonly string[] = onArm ? [] : X86_SEGMENTS;
   const tableNames: readonly string[] = onArm ? [] : X86_TABLES;
   const all = ['arch', 'pending', ...scalarNames, ...segmentNames, ...tableNames];
-  const entries = Object.entries(options<Named>({ ...update }, 'registers', all));
+  const entries = given(update, 'registers', all);
   refuseOtherArch(update, onArm ? 'aarch64' : 'x86_64');
   const pick = (names: readonly string[]): [string, unknown][] => entries.filter(([name]) => names.includes(name));
   const scalars = pick(scalarNames).map(([name, value]): NativeScalar => ({
@@ -144,6 +150,13 @@ function refuseOtherArch(update: RegistersUpdate, arch: string): void {
   throw new TypevisorError('ERR_INVALID_ARGUMENT', `these are registers of ${update.arch}, and this vCPU is ${arch}`);
 }
 
+/** What is given of those fields, read once. */
+function given(value: unknown, name: string, fields: readonly string[]): [string, unknown][] {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw invalid(name, 'an object', value);
+  const entries = Object.entries(options<Named>({ ...value }, name, fields));
+  return entries.filter(([, part]) => part !== undefined);
+}
+
 /** The changed parts of a segment or table, each checked. */
 function checkFields(
   register: string,
@@ -151,16 +164,15 @@ function checkFields(
   fields: readonly string[],
   limits: Readonly<Record<string, number>>,
 ): Named {
-  if (typeof value !== 'object' || value === null) throw invalid(register, 'an object', value);
-  const changed: Named = options({ ...value }, register, fields);
-  for (const [field, part] of Object.entries(changed)) {
+  const changed = given(value, register, fields);
+  for (const [field, part] of changed) {
     const name = `${register}.${field}`;
     const max = limits[field];
     if (field === 'base') uint64(part, name);
     else if (max !== undefined) integer(part, name, 0, max);
     else if (typeof part !== 'boolean') throw invalid(name, 'true or false', part);
   }
-  return { name: register, ...changed };
+  return { name: register, ...Object.fromEntries(changed) };
 }
 
 function merge<T extends NativeSegment | NativeTable>(current: readonly T[], changes: readonly Named[]): T[] {

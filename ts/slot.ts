@@ -3,25 +3,40 @@
 import { bytes } from './check.ts';
 import { call, TypevisorError } from './errors.ts';
 import { guard, KEY } from './handle.ts';
-import type { NativeSlot } from './native.ts';
+import type { NativeSlot, NativeSlotInfo } from './native.ts';
+import { hex, ioctlsAreWatched, printable, tellIoctl } from './observe.ts';
 
-/** Wraps what the addon gave; `forget` is told when the slot is gone. For memory.ts alone. */
-export let slotFrom: (native: NativeSlot, forget: (slot: number) => void) => MemorySlot;
+/** Wraps what the addon gave to VM number `vm`; `forget` is told when the slot is gone. For memory.ts alone. */
+export let slotFrom: (native: NativeSlot, vm: number, forget: () => void) => MemorySlot;
 
-/** Guest memory in one slot of KVM. Comes from `vm.memory.map`; ends by `unmap()`, by `using`, or with its VM. */
+/** Tells those who watch what KVM was asked to make of a slot; of size 0, it was removed. */
+export function tellSlot(vm: number, { ioctl, slot, gpa, size, readonly }: Omit<NativeSlotInfo, 'serial'>): void {
+  tellIoctl(vm, ioctl, { slot, gpa, size, readonly });
+}
+
+/**
+ * Guest memory in one slot of KVM. Comes from `vm.memory.map`; ends by `unmap()`, by `using`, or with its VM. What it
+ * says of itself (`slot`, `gpa`, `size`, …) is then what was so last.
+ */
 export class MemorySlot implements Disposable {
   readonly #native: NativeSlot;
-  readonly #forget: (slot: number) => void;
+  readonly #vm: number;
+  readonly #forget: () => void;
   #gone = false;
 
-  private constructor(key: symbol, native: NativeSlot, forget: (slot: number) => void) {
+  private constructor(key: symbol, native: NativeSlot, vm: number, forget: () => void) {
     guard(this, key, 'vm.memory.map()');
     this.#native = native;
+    this.#vm = vm;
     this.#forget = forget;
   }
 
   static {
-    slotFrom = (native, forget) => new MemorySlot(KEY, native, forget);
+    slotFrom = (native, vm, forget) => new MemorySlot(KEY, native, vm, forget);
+    printable(this, self => {
+      const { slot, gpa, size, readonly } = self.#info();
+      return { slot, gpa: hex(gpa), size, readonly: readonly || undefined, unmapped: self.#gone || undefined };
+    });
   }
 
   /** KVM's number of the slot. Numbers of unmapped slots are used again. */
@@ -56,8 +71,10 @@ export class MemorySlot implements Disposable {
    * @throws {TypevisorError} `ERR_UNALIGNED`, `ERR_OUT_OF_RANGE`, `ERR_SLOT_OVERLAP`, `ERR_CLOSED`.
    */
   move(gpa: number): void {
+    const native = this.#native;
     const to = bytes(gpa, 'gpa');
-    call(() => this.#native.move(to));
+    call(() => native.move(to));
+    if (ioctlsAreWatched()) tellSlot(this.#vm, this.#info());
   }
 
   /**
@@ -66,14 +83,16 @@ export class MemorySlot implements Disposable {
    * @throws {TypevisorError} `ERR_IOCTL` where KVM refuses.
    */
   unmap(): void {
+    const native = this.#native;
     if (this.#gone) return;
     try {
-      call(() => this.#native.unmap());
+      call(() => native.unmap());
+      if (ioctlsAreWatched()) tellSlot(this.#vm, { ...this.#info(), size: 0 });
     } catch (error) {
       if (!(error instanceof TypevisorError) || error.code !== 'ERR_CLOSED') throw error; // closed: it is gone already
     }
     this.#gone = true;
-    this.#forget(this.slot);
+    this.#forget();
   }
 
   /** The same as {@link unmap}. */
@@ -81,7 +100,8 @@ export class MemorySlot implements Disposable {
     this.unmap();
   }
 
-  #info(): ReturnType<NativeSlot['info']> {
-    return call(() => this.#native.info());
+  #info(): NativeSlotInfo {
+    const native = this.#native;
+    return call(() => native.info());
   }
 }

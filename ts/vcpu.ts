@@ -1,13 +1,20 @@
 /** One virtual CPU: runs, stops, answers, registers. Who may drive it when is the core's decision. */
 
-import { abortSignal, byteArray, bytes, integer, invalid, oneOf, options, uint64 } from './check.ts';
-import { call, callAsync, TypevisorError, unwrap } from './errors.ts';
+import { types } from 'node:util';
+import { abortSignal, bytes, integer, invalid, oneOf, options, uint64 } from './check.ts';
+import type { BusDoor } from './bus.ts';
+import { call, callAsync, unwrap } from './errors.ts';
+import { drive, driveSync, type Runner } from './drive.ts';
 import { decode, type Exit } from './exit.ts';
 import { guard, KEY } from './handle.ts';
-import { nextId, type Payload, request } from './mailbox.ts';
+import type { Life } from './life.ts';
+import { nextId, request } from './mailbox.ts';
 import type { GpaRange } from './memory.ts';
-import type { NativeBootOptions, NativeExit, NativeVcpu } from './native.ts';
+import type { NativeBootOptions, NativeVcpu } from './native.ts';
+import { printable, tellExit } from './observe.ts';
 import { fromNative, type Registers, type RegistersUpdate, toNative } from './registers.ts';
+import { Seat } from './seat.ts';
+import { type Driven, exits, type Handlers, serve } from './serve.ts';
 
 /** How to run. */
 export interface RunOptions {
@@ -18,7 +25,7 @@ export interface RunOptions {
 /** How to run on the calling thread. */
 export interface RunSyncOptions {
   /** Milliseconds, 1 to 2^31 - 1, after which a watchdog stops the guest. Default 1,000. */
-  readonly timeoutMs?: number;
+  readonly timeoutMs?: number | undefined;
 }
 
 /** Where a guest starts (x86_64). Addresses are linear, which at the start are guest physical ones. */
@@ -32,16 +39,16 @@ export interface BootOptions {
    * `'kernel'`: ring 0. `'user'`: ring 3, where ports work and instructions of kernel mode, `hlt` among them, end in a
    * `shutdown`; not in real mode. Default `'kernel'`.
    */
-  readonly privilege?: 'kernel' | 'user';
+  readonly privilege?: 'kernel' | 'user' | undefined;
   /** The first instruction, below 4 GiB; in real mode at most 0x10_ffef. */
   readonly entry: number;
   /** Where the stack begins, downward: a multiple of 16, at most 4 GiB; in real mode even, at most 64 KiB. Default 0. */
-  readonly stack?: number;
+  readonly stack?: number | undefined;
   /**
    * Where the tables of long mode lie: 128 KiB in a slot of their own, where nothing is mapped; a multiple of 4 KiB.
    * Default: where they lay at this vCPU's last boot, else the highest free place below 0xe000_0000.
    */
-  readonly tables?: number;
+  readonly tables?: number | undefined;
 }
 
 /** What {@link Vcpu.boot} made. */
@@ -54,8 +61,8 @@ export interface Boot {
 const TIMEOUT_MAX = 2 ** 31 - 1;
 const DEFAULT_TIMEOUT_MS = 1000;
 
-/** For vm.ts alone; `drain` hands on console output. */
-export let vcpuFrom: (native: NativeVcpu, drain: () => void) => Vcpu;
+/** For vm.ts alone. */
+export let vcpuFrom: (native: NativeVcpu, mail: Uint32Array, door: BusDoor, life: Life) => Vcpu;
 
 /**
  * A virtual CPU. Comes from `vm.createVcpu`; closed with its VM at the latest. One run at a time; while it is pending,
@@ -75,18 +82,23 @@ export let vcpuFrom: (native: NativeVcpu, drain: () => void) => Vcpu;
  */
 export class Vcpu implements Disposable, AsyncDisposable {
   readonly #native: NativeVcpu;
-  readonly #drain: () => void;
+  readonly #runner: Runner;
   readonly #id: number;
+  readonly #life: Life;
+  readonly #seat: Seat;
 
-  private constructor(key: symbol, native: NativeVcpu, drain: () => void) {
+  private constructor(key: symbol, native: NativeVcpu, mail: Uint32Array, door: BusDoor, life: Life) {
     guard(this, key, 'vm.createVcpu()');
     this.#native = native;
-    this.#drain = drain;
+    this.#life = life;
+    this.#seat = new Seat(life);
+    this.#runner = { native, door, seat: this.#seat, liveness: life.liveness, mail };
     this.#id = call(() => native.id());
   }
 
   static {
-    vcpuFrom = (native, drain) => new Vcpu(KEY, native, drain);
+    vcpuFrom = (native, mail, door, life) => new Vcpu(KEY, native, mail, door, life);
+    printable(this, vcpu => ({ id: vcpu.#id, vm: vcpu.#life.id, state: vcpu.#seat.state }));
   }
 
   /** Its id in the VM, on x86 also that of its local APIC. */
@@ -108,20 +120,85 @@ export class Vcpu implements Disposable, AsyncDisposable {
    * vm.memory.write(0xffff_fff0, Uint8Array.of(0xf4)); // hlt at the x86 reset vector
    * const exit = await vm.createVcpu().run({ signal: AbortSignal.timeout(10_000) }); // { kind: 'hlt' }
    */
-  async run(how?: RunOptions): Promise<Exit> {
-    const given = options<RunOptions>(how, 'run options', ['signal']);
-    const signal = abortSignal(given.signal, 'signal');
-    signal?.throwIfAborted();
-    const ticket = nextId();
-    const cancel = (): void => this.#native.cancel(ticket); // this run only; nothing once it has returned
-    signal?.addEventListener('abort', cancel, { once: true });
+  run(how?: RunOptions): Promise<Exit> {
+    return this.#life.hold(this.#seat, async () => {
+      const signal = signalOf(how, 'run options');
+      this.#seat.check();
+      return this.#run(signal);
+    });
+  }
+
+  async #run(signal: AbortSignal | undefined): Promise<Exit> {
+    this.#seat.enter();
     try {
-      const exit = decode(outcome(await request(ticket, () => call(() => this.#native.start(ticket)))));
-      if (exit.kind === 'intr') signal?.throwIfAborted(); // any other exit won the race: hand it over
-      return exit;
+      return this.#reached(decode(await drive(this.#runner, signal)));
     } finally {
-      signal?.removeEventListener('abort', cancel);
+      this.#seat.exit();
     }
+  }
+
+  /**
+   * Runs the guest from exit to exit; it stands still while the body of the loop runs. Ends by `break`, by closing the
+   * vCPU or its VM, and by an abort, which throws `signal.reason`. Until then nobody else may run the vCPU. An exit that
+   * wants an answer gets it from the body, by {@link answer}.
+   *
+   * @throws {TypevisorError} As {@link run}, from the iteration; closing is its end and no error.
+   * @example
+   * using vm = Vm.create();
+   * vm.memory.map({ gpa: 0x1000, size: 4 * KiB });
+   * vm.memory.write(0x1000, Uint8Array.of(0xe4, 0x60, 0xe6, 0x80, 0xf4)); // in al, 0x60; out 0x80, al; hlt
+   * const vcpu = vm.createVcpu();
+   * vcpu.boot({ mode: 'real', entry: 0x1000 });
+   * for await (const exit of vcpu.exits({ signal: AbortSignal.timeout(10_000) })) {
+   *   if (exit.kind !== 'io') break;
+   *   if (exit.direction === 'in') vcpu.answer(0x2a);
+   *   else console.log(exit.port, exit.data); // 128 Uint8Array(1) [ 42 ]
+   * }
+   */
+  exits(how?: RunOptions): AsyncGenerator<Exit, void, void> {
+    return exits(this.#driven(), signalOf(how, 'exits options'));
+  }
+
+  /**
+   * Runs the guest and gives each exit to the handler of its kind, which may take its time: the guest stands still
+   * meanwhile. What the handler returns is the answer of an exit that wants one; after any other exit, `'stop'` ends
+   * this. Until then nobody else may run the vCPU. Handlers are called in the AsyncLocalStorage context of this call.
+   *
+   * An abort or a close does not wait for a handler: what that brings later is dropped, and its exit is unanswered.
+   *
+   * @returns The exit that a handler stopped at, or that none took: as it came, its answer, if any, still to be given.
+   * @throws {TypevisorError} As {@link run}; what a handler threw, `signal.reason`, `ERR_INVALID_ARGUMENT`.
+   *   `ERR_EXIT_UNANSWERED` where a handler returned nothing for an exit that wants an answer, `ERR_NO_ANSWER_EXPECTED`
+   *   where it returned one for an exit that wants none. In all these cases the exit is unanswered, and can be answered.
+   * @example
+   * using vm = Vm.create();
+   * vm.memory.map({ gpa: 0x1000, size: 4 * KiB });
+   * vm.memory.write(0x1000, Uint8Array.of(0xe4, 0x60, 0xe6, 0x80, 0xf4)); // in al, 0x60; out 0x80, al; hlt
+   * const vcpu = vm.createVcpu();
+   * vcpu.boot({ mode: 'real', entry: 0x1000 });
+   * const exit = await vcpu.serve({
+   *   io: io => (io.direction === 'in' ? 0x2a : console.log(io.port, io.data)), // 128 Uint8Array(1) [ 42 ]
+   * });
+   * console.log(exit.kind); // hlt, which no handler took
+   */
+  serve(handlers: Handlers, how?: RunOptions): Promise<Exit> {
+    const { liveness } = this.#life;
+    return this.#life.hold(this.#seat, async () => {
+      liveness.hold();
+      try {
+        return await serve(this.#driven(), handlers, signalOf(how, 'serve options'));
+      } finally {
+        liveness.release();
+      }
+    });
+  }
+
+  #driven(): Driven {
+    return { seat: this.#seat, run: signal => this.#run(signal), answer: value => this.answer(value) };
+  }
+
+  #reached(exit: Exit): Exit {
+    return tellExit(this.#life.id, this.#id, exit);
   }
 
   /**
@@ -133,22 +210,15 @@ export class Vcpu implements Disposable, AsyncDisposable {
    */
   runSync(how?: RunSyncOptions): Exit {
     const given = options<RunSyncOptions>(how, 'runSync options', ['timeoutMs']);
-    const timeoutMs = integer(given.timeoutMs ?? DEFAULT_TIMEOUT_MS, 'timeoutMs', 1, TIMEOUT_MAX);
-    const deadline = performance.now() + timeoutMs;
+    const { timeoutMs = DEFAULT_TIMEOUT_MS } = given;
+    integer(timeoutMs, 'timeoutMs', 1, TIMEOUT_MAX);
+    this.#seat.check();
+    this.#seat.enter();
     try {
-      for (let left = timeoutMs; left > 0; left = Math.ceil(deadline - performance.now())) {
-        const limit = left;
-        const exit = call(() => this.#native.runSync(limit));
-        if (exit !== null) return decode(exit);
-        this.#drain(); // a console is full, and nobody but this thread can empty it
-      }
-    } catch (error) {
-      // The core knows the limit of its last part alone.
-      if (!(error instanceof TypevisorError) || error.code !== 'ERR_TIMEOUT') throw error;
+      return this.#reached(decode(driveSync(this.#runner, timeoutMs)));
     } finally {
-      this.#drain();
+      this.#seat.exit();
     }
-    throw new TypevisorError('ERR_TIMEOUT', `the guest's next exit took longer than ${timeoutMs} ms`);
   }
 
   /**
@@ -157,7 +227,8 @@ export class Vcpu implements Disposable, AsyncDisposable {
    * @throws {TypevisorError} `ERR_CLOSED`.
    */
   kick(): void {
-    call(() => this.#native.kick());
+    const native = this.#native;
+    call(() => native.kick());
   }
 
   /**
@@ -169,21 +240,35 @@ export class Vcpu implements Disposable, AsyncDisposable {
    *   `ERR_OUT_OF_RANGE`, `ERR_BUSY`, `ERR_CLOSED`.
    */
   answer(value: number | bigint | Uint8Array): void {
-    const answer = typeof value === 'object' ? byteArray(value, 'value') : whole(value);
-    call(() => this.#native.answer(answer));
+    const native = this.#native;
+    this.#seat.checkIdle();
+    const answer = typeof value === 'object' ? answerBytes(value) : whole(value);
+    call(() => native.answer(answer));
   }
 
   /**
    * Completes the pending exit without running the guest further, so that its registers are final. It may bring a
-   * further exit, as a string instruction does; a kick stops it too.
+   * further exit, as a string instruction does. A kick does not stop it: the next run meets that.
    *
    * @returns The further exit; `undefined` where nothing is pending any more.
    * @throws {TypevisorError} `ERR_EXIT_UNANSWERED`, `ERR_BUSY`, `ERR_CLOSED`, `ERR_INTERNAL`.
    */
-  async settle(): Promise<Exit | undefined> {
-    const ticket = nextId();
-    const exit = unwrap(await request(ticket, () => call(() => this.#native.settle(ticket))));
-    return exit === null ? undefined : decode(exit);
+  settle(): Promise<Exit | undefined> {
+    return this.#life.hold(this.#seat, () => this.#settle());
+  }
+
+  async #settle(): Promise<Exit | undefined> {
+    const native = this.#native;
+    this.#seat.enter();
+    try {
+      const ticket = nextId();
+      const start = (): unknown => call(() => native.settle(ticket));
+      const { payload } = await request(ticket, start, this.#life.liveness);
+      const exit = unwrap(payload);
+      return exit === null ? undefined : this.#reached(decode(exit));
+    } finally {
+      this.#seat.exit();
+    }
   }
 
   /**
@@ -196,23 +281,27 @@ export class Vcpu implements Disposable, AsyncDisposable {
    * if (registers.arch === 'x86_64') console.log(registers.rip, registers.cs.base); // 65520n 4294901760n
    */
   getRegisters(): Readonly<Registers> {
-    return fromNative(call(() => this.#native.registers()));
+    const native = this.#native;
+    this.#seat.checkIdle();
+    return fromNative(call(() => native.registers()));
   }
 
   /**
    * Changes the registers named, and no others; of a segment the parts named.
    *
    * @throws {TypevisorError} `ERR_INVALID_ARGUMENT` for an unknown register or one of the wrong type,
-   *   `ERR_OUT_OF_RANGE`, `ERR_BUSY` while a run is pending or an exit is not completed, `ERR_CLOSED`, `ERR_IOCTL`.
+   *   `ERR_OUT_OF_RANGE`, `ERR_BUSY` while a run is pending or an exit is not completed, `ERR_EXIT_UNANSWERED`,
+   *   `ERR_CLOSED`, `ERR_IOCTL`.
    * @example
    * using vm = Vm.create();
    * const vcpu = vm.createVcpu();
    * vcpu.setRegisters({ rip: 0x1000n, rax: 1n, cs: { base: 0n, selector: 0 } });
    */
   setRegisters(some: RegistersUpdate): void {
-    if (typeof some !== 'object' || some === null) throw invalid('registers', 'an object', some);
-    const update = toNative(some, () => call(() => this.#native.registers()));
-    call(() => this.#native.setRegisters(update));
+    const native = this.#native;
+    this.#seat.checkIdle();
+    const update = toNative(some, () => call(() => native.registers()));
+    call(() => native.setRegisters(update));
   }
 
   /**
@@ -221,7 +310,7 @@ export class Vcpu implements Disposable, AsyncDisposable {
    *
    * @returns Where the tables lie.
    * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, `ERR_OUT_OF_RANGE`, `ERR_UNALIGNED`, `ERR_SLOT_OVERLAP`,
-   *   `ERR_SLOT_LIMIT`, `ERR_BUSY`, `ERR_CLOSED`, `ERR_IOCTL`.
+   *   `ERR_SLOT_LIMIT`, `ERR_BUSY`, `ERR_EXIT_UNANSWERED`, `ERR_CLOSED`, `ERR_IOCTL`.
    * @example
    * using vm = Vm.create();
    * vm.memory.map({ gpa: 0x1000, size: 4 * KiB });
@@ -231,8 +320,10 @@ export class Vcpu implements Disposable, AsyncDisposable {
    * await vcpu.run(); // { kind: 'io', direction: 'out', port: 128, … }
    */
   boot(where: BootOptions): Boot {
+    const native = this.#native;
     const place = bootRequest(where);
-    const { tables } = call(() => this.#native.boot(place));
+    this.#seat.checkIdle();
+    const { tables } = call(() => native.boot(place));
     return Object.freeze(tables === null ? {} : { tables: Object.freeze({ gpa: tables.gpa, size: tables.size }) });
   }
 
@@ -241,7 +332,9 @@ export class Vcpu implements Disposable, AsyncDisposable {
    * until the VM closes. Twice is harmless.
    */
   close(): void {
-    call(() => this.#native.close());
+    const native = this.#native;
+    call(() => native.close());
+    this.#seat.close();
   }
 
   /** The same as {@link close}. */
@@ -251,31 +344,39 @@ export class Vcpu implements Disposable, AsyncDisposable {
 
   /** The same as {@link close}, with the waiting done off this thread. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await callAsync(() => this.#native.closeAsync());
+    const native = this.#native;
+    this.#life.excuse(this.#seat);
+    this.#seat.close();
+    await callAsync(() => native.closeAsync());
     this.close();
   }
 }
 
-/** A delivery under a run's number is an exit; `null` is for wake-ups alone. */
-function outcome(payload: Payload): NativeExit {
-  const exit = unwrap(payload);
-  if (exit === null) throw new TypevisorError('ERR_INTERNAL', 'a run ended without an exit; please report it');
-  return exit;
+function signalOf(how: RunOptions | undefined, name: string): AbortSignal | undefined {
+  return abortSignal(options<RunOptions>(how, name, ['signal']).signal, 'signal');
 }
 
+const ANSWER = 'a number, a bigint or a Uint8Array';
+
 function whole(value: unknown): bigint {
-  if (typeof value === 'number') return BigInt(bytes(value, 'value'));
+  if (typeof value === 'number') return BigInt(integer(value, 'value', 0, Number.MAX_SAFE_INTEGER));
   if (typeof value === 'bigint') return uint64(value, 'value');
-  throw invalid('value', 'a number, a bigint or a Uint8Array', value);
+  throw invalid('value', ANSWER, value);
+}
+
+function answerBytes(value: unknown): Uint8Array {
+  if (!types.isUint8Array(value)) throw invalid('value', ANSWER, value);
+  return value;
 }
 
 function bootRequest(where: BootOptions): NativeBootOptions {
   const given = options<BootOptions>(where, 'boot options', ['mode', 'privilege', 'entry', 'stack', 'tables']);
+  const { mode, privilege = 'kernel', entry, stack, tables } = given;
   return {
-    mode: oneOf(given.mode, 'mode', ['real', 'protected', 'long']),
-    user: oneOf(given.privilege ?? 'kernel', 'privilege', ['kernel', 'user']) === 'user',
-    entry: bytes(given.entry, 'entry'),
-    stack: given.stack === undefined ? null : bytes(given.stack, 'stack'),
-    tables: given.tables === undefined ? null : bytes(given.tables, 'tables'),
+    mode: oneOf(mode, 'mode', ['real', 'protected', 'long']),
+    user: oneOf(privilege, 'privilege', ['kernel', 'user']) === 'user',
+    entry: bytes(entry, 'entry'),
+    stack: stack === undefined ? null : bytes(stack, 'stack'),
+    tables: tables === undefined ? null : bytes(tables, 'tables'),
   };
 }

@@ -6,6 +6,8 @@ const WAYS: readonly (readonly [string, string])[] = [
   ['kick', "{ kind: 'intr' }"],
   ['close', 'ERR_CLOSED'],
   ['dispose', 'ERR_CLOSED'],
+  ['dispose of the vCPU', 'ERR_CLOSED'],
+  ['dispose under serve', 'ERR_CLOSED'],
   ['limit', 'ERR_TIMEOUT'],
   ['abort', 'TimeoutError: The operation was aborted due to timeout'],
 ];

@@ -1,5 +1,7 @@
 import { existsSync } from 'node:fs';
-import { path, program } from '../helpers/child.ts';
+import ava from 'ava';
+import { findFirmware } from '../../ts/cli/firmware.ts';
+import { type Ended, path, program } from '../helpers/child.ts';
 import { exampleModule, examples } from '../helpers/examples.ts';
 import { needs } from '../helpers/needs.ts';
 
@@ -12,9 +14,39 @@ test('@example: each runs', async t => {
   for (const { where } of examples()) t.true(stdout.includes(`${where}\n`), where);
 });
 
-test('examples/hello.ts: runs as a newcomer copies it', async t => {
-  t.true(existsSync(path('dist/index.js')), 'dist/ is not built: run npm run build:ts, or npm test, which does');
-  const { code, stdout, stderr } = await program(path('examples/hello.ts'));
+for (const [name, expected] of [
+  ['hello', "out 0x3f8: 'H'\nout 0x3f8: 'i'\nhlt\n"],
+  ['calculator', 'operand 6\noperand 7\nproduct 42\nhlt\nthe guest stored 42\n'],
+  ['mmio-counter', 'set to 100\nread 100\nread 101\nread 102\nhlt\nthe guest stored 303\n'],
+] as const) {
+  test(`examples/${name}.ts: runs as a newcomer copies it`, async t => {
+    const { code, stdout, stderr } = await example(name);
+    t.deepEqual([code, stderr], [0, '']);
+    t.is(stdout, expected);
+  });
+}
+
+const found = findFirmware();
+const bios: typeof test = 'file' in found ? test : (title, run) => ava.skip(`${title} (needs SeaBIOS)`, run);
+
+bios('examples/seabios.ts: makes an object of the log', async t => {
+  const { code, stdout, stderr } = await example('seabios', 'file' in found ? [found.file] : []);
   t.deepEqual([code, stderr], [0, '']);
-  t.is(stdout, "out 0x3f8: 'H'\nout 0x3f8: 'i'\nhlt\n");
+  t.regex(
+    stdout,
+    /^\{\n {2}version: '[\d.]+.*',\n {2}ramBytes: 16777216,\n {2}cpuMhz: (\d+|undefined),\n {2}attempts: \[\n/u,
+  );
+  t.regex(stdout, /\{ device: 'Hard Disk', failure: 'could not read the boot disk' \}/u);
 });
+
+test('examples/seabios.ts: without a firmware it says what is missing', async t => {
+  const { code, stderr } = await example('seabios', ['/no/such/bios.bin']);
+  t.is(code, 1);
+  t.regex(stderr, /TypevisorError.*cannot read the firmware \/no\/such\/bios\.bin/u);
+});
+
+/** Against dist/, as for one who installed the package. */
+function example(name: string, args: readonly string[] = []): Promise<Ended> {
+  if (!existsSync(path('dist/index.js'))) throw new Error('dist/ is not built: run npm run build:ts, or npm test');
+  return program(path(`examples/${name}.ts`), { args });
+}

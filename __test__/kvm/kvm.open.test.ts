@@ -18,6 +18,13 @@ test('Kvm.open: what makes no sense is ERR_INVALID_ARGUMENT', t => {
   }
 });
 
+test('Kvm.open: of what it cannot hide the error names the entry', t => {
+  const { message } = throwsCode(t, 'ERR_INVALID_ARGUMENT', () => Kvm.open(wrong({ hide: ['readonly-mem', 7] }))) ?? {};
+  t.is(message, 'hide[1] must be the name of a capability; got the number 7');
+  const unknown = throwsCode(t, 'ERR_INVALID_ARGUMENT', () => Kvm.open(wrong({ hide: ['readonly-mem', 'no-such'] })));
+  t.regex(unknown?.message ?? '', /no-such/u);
+});
+
 test('kvm.close: twice is harmless; VMs made from it live on, new ones are ERR_CLOSED', t => {
   const kvm = Kvm.open();
   using vm = Vm.create({ kvm });
@@ -40,4 +47,16 @@ test('Vm.create: what makes no sense is ERR_INVALID_ARGUMENT', t => {
   }
   for (const id of [-1, 0.5, 2 ** 31]) throwsCode(t, 'ERR_OUT_OF_RANGE', () => vm.createVcpu({ id }));
   throwsCode(t, 'ERR_INVALID_ARGUMENT', () => vm.createVcpu({ id: 2 ** 31 - 1 }));
+});
+
+test('options: undefined is as good as absent, also for those who check their types exactly', t => {
+  using kvm = Kvm.open({ path: undefined, hide: undefined });
+  using vm = Vm.create({ kvm, irqchip: undefined });
+  const slot = vm.memory.map({ gpa: 0, size: 4096, readonly: undefined, slot: undefined });
+  t.like(slot, { slot: 0, readonly: false });
+  const vcpu = vm.createVcpu({ id: undefined });
+  t.notThrows(() => vcpu.setRegisters({ arch: undefined, rax: undefined }));
+  vm.bus.unclaimed({ ports: undefined });
+  using other = Vm.create({ kvm: undefined });
+  t.deepEqual(other.memory.slots, []);
 });

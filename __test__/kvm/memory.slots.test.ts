@@ -1,5 +1,6 @@
 import { KiB, MiB, Vm } from '../../ts/index.ts';
-import { needs } from '../helpers/needs.ts';
+import { machine } from '../helpers/guests.ts';
+import { needs, x86 } from '../helpers/needs.ts';
 import { throwsCode, wrong } from '../helpers/throws.ts';
 
 const test = needs();
@@ -106,3 +107,30 @@ for (const [title, range, code] of BAD) {
     t.deepEqual(vm.memory.slots, [slot]);
   });
 }
+
+test('slot: says what it was when it is gone', t => {
+  using vm = Vm.create();
+  const slot = vm.memory.map({ gpa: 0, size: 4 * KiB });
+  slot.unmap();
+  t.like(slot, { slot: 0, gpa: 0, size: 4 * KiB });
+  const other = vm.memory.map({ gpa: 64 * KiB, size: 8 * KiB });
+  vm.close();
+  t.like(other, { slot: 0, gpa: 64 * KiB, size: 8 * KiB });
+});
+
+x86('memory.map: a number that the core used before for a slot of its own brings a handle of its own', t => {
+  using guest = machine([]);
+  const { memory } = guest.vm;
+  guest.vcpu.boot({ mode: 'long', entry: 0x1000 });
+  const tables = memory.slots.find(({ gpa }) => gpa !== 0);
+  guest.vcpu.boot({ mode: 'real', entry: 0x1000 });
+  const slot = memory.map({ gpa: 1 * MiB, size: 4 * KiB });
+  t.deepEqual([slot.slot], [tables?.slot]);
+  t.not(slot, tables);
+  t.like(slot, { gpa: 1 * MiB, size: 4 * KiB });
+  t.is(memory.slotAt(1 * MiB), slot);
+  t.is(memory.slots[1], slot);
+  slot.unmap();
+  t.is(memory.slots.length, 1);
+  throwsCode(t, 'ERR_MEMORY_HOLE', () => memory.getUint8(1 * MiB));
+});

@@ -53,5 +53,7 @@ test('vcpu.answer: what cannot be an answer is refused, and the exit stays unans
     throwsCode(t, 'ERR_OUT_OF_RANGE', () => guest.vcpu.answer(value));
   }
   throwsCode(t, 'ERR_INVALID_ARGUMENT', () => guest.vcpu.answer(Uint8Array.of(1, 2)));
+  t.regex(throwsCode(t, 'ERR_OUT_OF_RANGE', () => guest.vcpu.answer(-1))?.message ?? '', /an integer from 0/u);
+  t.regex(throwsCode(t, 'ERR_INVALID_ARGUMENT', () => guest.vcpu.answer(wrong(null)))?.message ?? '', /a bigint or/u);
   await rejectsCode(t, 'ERR_EXIT_UNANSWERED', guest.vcpu.run());
 });

@@ -1,5 +1,6 @@
 import { debugConsole, KiB, Vm } from '../../ts/index.ts';
-import { HLT, machine, printer, SPIN } from '../helpers/guests.ts';
+import { fixture } from '../helpers/child.ts';
+import { machine, printer, SPIN } from '../helpers/guests.ts';
 import { needs, x86 } from '../helpers/needs.ts';
 import { rejectsCode, throwsCode } from '../helpers/throws.ts';
 
@@ -105,8 +106,8 @@ test('vm: await using closes it', async t => {
   throwsCode(t, 'ERR_CLOSED', () => vm.createVcpu());
 });
 
-x86('vm: a vCPU keeps working when only it is held on to', async t => {
-  const { vcpu } = machine(HLT);
-  await new Promise(resolve => setTimeout(resolve, 10));
-  t.deepEqual(await vcpu.run(), { kind: 'hlt' });
+x86('vm: a vCPU, a slot and the memory keep working when only they are held on to', async t => {
+  const { code, stdout, stderr } = await fixture('held-on-to', { nodeArgs: ['--expose-gc'] });
+  t.deepEqual([code, stderr], [0, '']);
+  t.is(stdout, "vm collected: true\n{ kind: 'hlt' } 4096 244\n");
 });

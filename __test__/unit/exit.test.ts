@@ -39,8 +39,8 @@ const TABLE: readonly (readonly [NativeExit, Exit])[] = [
     { kind: 'internal-error', suberror: 3, data: [] },
   ],
   [
-    { kind: 'run-failed', errno: -14 },
-    { kind: 'run-failed', errno: -14 },
+    { kind: 'run-failed', errno: -28 },
+    { kind: 'run-failed', errno: -28, errnoName: 'ENOSPC' },
   ],
   [
     { kind: 'unknown', reason: 99, bytes: data },

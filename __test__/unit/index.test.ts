@@ -17,6 +17,9 @@ test('index: exports these names and no others', t => {
     'Vm',
     'debugConsole',
     'doctor',
+    'eventfd',
+    'latch',
+    'serialConsole',
   ]);
 });
 

@@ -6,19 +6,22 @@ test('mailbox: a delivery reaches the one who waits under its number, once', asy
   const [first, second] = [nextId(), nextId()];
   t.not(first, second);
   const both = Promise.all([request(first, () => undefined), request(second, () => undefined)]);
-  deliver(second, { kind: 'hlt' });
-  deliver(first, null);
-  deliver(first, { kind: 'intr' });
-  t.deepEqual(await both, [null, { kind: 'hlt' }]);
+  deliver(second, { kind: 'hlt' }, 7);
+  deliver(first, null, 0);
+  deliver(first, { kind: 'intr' }, 0);
+  t.deepEqual(await both, [
+    { payload: null, claim: 0 },
+    { payload: { kind: 'hlt' }, claim: 7 },
+  ]);
 });
 
 test('mailbox: a delivery that nobody waits for is nothing', t => {
-  t.notThrows(() => deliver(nextId(), null));
+  t.notThrows(() => deliver(nextId(), null, 0));
 });
 
 test('mailbox: a delivery within the start is not lost', async t => {
   const id = nextId();
-  t.is(await request(id, () => deliver(id, null)), null);
+  t.deepEqual(await request(id, () => deliver(id, null, 0)), { payload: null, claim: 0 });
 });
 
 test('mailbox: where the start throws, the promise rejects with that', async t => {
@@ -34,10 +37,10 @@ test('mailbox: a subscriber is woken each time, until it is forgotten', t => {
   const id = subscribe(() => {
     wakes += 1;
   });
-  deliver(id, null);
-  deliver(id, null);
+  deliver(id, null, 0);
+  deliver(id, null, 0);
   forget(id);
-  deliver(id, null);
+  deliver(id, null, 0);
   t.is(wakes, 2);
 });
 

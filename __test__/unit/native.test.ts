@@ -7,7 +7,9 @@ const MODULE = 'Binding';
 
 /** Members of each interface, class or union, in the order of the file, whitespace and comments aside. */
 function declarations(file: string): Map<string, string[]> {
-  const text = readFileSync(path(file), 'utf8').replaceAll(/\/\*[^]*?\*\//gu, '');
+  const text = readFileSync(path(file), 'utf8')
+    .replaceAll(/\/\*[^]*?\*\//gu, '')
+    .replaceAll(/\(\n\s+(.*?),?\n\s*\)/gsu, '($1)'); // what the formatter broke into lines
   const found = new Map<string, string[]>();
   for (const [, name = '', body = ''] of text.matchAll(/export (?:declare class|interface) (\w+) \{\n([^]*?)\n\}/gu)) {
     found.set(

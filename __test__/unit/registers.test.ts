@@ -37,7 +37,7 @@ const never = (): NativeRegisters => {
 // The lists of the other architecture cannot be set on this one.
 const x86 = process.arch === 'x64' ? test : test.skip;
 
-test('registers: are nested, named as in DESIGN and frozen to the last segment', t => {
+test('registers: are nested, named in camelCase and frozen to the last segment', t => {
   const registers = fromNative(NATIVE);
   const { name: _, ...cs } = CS;
   t.like(registers, { pending: true, rip: 0xfff0n, apicBase: 0xfee0_0900n, cs, idt: { base: 0n, limit: 0xffff } });
@@ -62,15 +62,22 @@ x86('setRegisters: the parts of a segment or table that are not named stay as th
   t.deepEqual(tables, [{ name: 'idt', base: 0n, limit: 7 }]);
 });
 
+x86('setRegisters: what is undefined is as good as absent', t => {
+  const nothing = { scalars: [], segments: [], tables: [], pending: false };
+  t.deepEqual(toNative({ rax: undefined, arch: undefined, cs: undefined }, never), nothing);
+  t.deepEqual(toNative({ cs: { base: 1n, limit: undefined } }, current).segments, [{ ...CS, base: 1n }]);
+});
+
 x86('setRegisters: a wrong name or type is ERR_INVALID_ARGUMENT', t => {
   const table: readonly unknown[] = [
     { raxx: 1n },
     { x0: 1n },
     { rax: 1 },
     { rax: '1' },
-    { rax: undefined },
     { cs: 1n },
     { cs: null },
+    { cs: [] },
+    [],
     { cs: { bose: 1n } },
     { cs: { base: 1 } },
     { cs: { limit: 1n } },

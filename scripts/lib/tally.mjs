@@ -1,8 +1,11 @@
 // Test runners' output to counts: pure functions over lines, for cargo (libtest, libtest-mimic) and TAP (ava, node:test).
 
-/** `{ passed, failed, skips: [{ title, reason }], finished }`: `finished` says that the runner lived to give its result. */
+/**
+ * `{ passed, failed, failures: [title], skips: [{ title, reason }], finished }`: `finished` says that the runner lived to
+ * give its result.
+ */
 export function emptyTally() {
-  return { passed: 0, failed: 0, skips: [], finished: false };
+  return { passed: 0, failed: 0, failures: [], skips: [], finished: false };
 }
 
 /** What cargo printed. Each test binary must give as many results as there are `running N tests` lines. */
@@ -13,7 +16,9 @@ export function tallyCargo(lines) {
     const line = withoutColour(raw);
     const result = /^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored/.exec(line);
     const ignored = /^test (.+?)\s+\.\.\. ignored(?:, (.*)| \((.*)\))?$/.exec(line);
+    const failed = /^test (.+?)\s+\.\.\. FAILED\b/.exec(line);
     if (/^running \d+ tests?$/.test(line)) running += 1;
+    if (failed) tally.failures.push(failed[1].trim());
     if (ignored) tally.skips.push({ title: ignored[1].trim(), reason: ignored[2] ?? ignored[3] ?? 'no reason given' });
     if (!result) continue;
     running -= 1;
@@ -38,7 +43,10 @@ export function tallyTap(lines) {
     points += 1;
     if (point.skip !== undefined) tally.skips.push({ title: point.title, reason: point.skip });
     else if (point.ok) tally.passed += 1;
-    else tally.failed += 1;
+    else {
+      tally.failed += 1;
+      tally.failures.push(point.title);
+    }
   }
   tally.finished = plan === points;
   return tally;

@@ -18,10 +18,11 @@ test private_memory_converts   ... ignored (needs memory-attributes)
 test result: ok. 1 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.10s
 `.split('\n');
 
-test('cargo: counts every binary and keeps the reasons of both kinds of skip', () => {
+test('cargo: counts every binary, names what failed, and keeps the reasons of both kinds of skip', () => {
   assert.deepEqual(tallyCargo(CARGO), {
     passed: 2,
     failed: 1,
+    failures: ['exit::tests::io'],
     skips: [
       { title: 'memory::tests::needs_hugepages', reason: 'no huge pages' },
       { title: 'private_memory_converts', reason: 'needs memory-attributes' },
@@ -51,7 +52,7 @@ test('tap: a point, a failure, a skip with its reason in the title or behind the
   assert.equal(tapPoint('# ok 1 - a comment'), undefined);
 });
 
-test('tap: counts top-level points, a todo as a failure', () => {
+test('tap: counts top-level points, a todo as a failure, and names what failed', () => {
   const lines = [
     'TAP version 13',
     'ok 1 - a',
@@ -60,7 +61,13 @@ test('tap: counts top-level points, a todo as a failure', () => {
     'ok 3 - c # SKIP why',
     '1..3',
   ];
-  assert.deepEqual(tallyTap(lines), { passed: 1, failed: 1, skips: [{ title: 'c', reason: 'why' }], finished: true });
+  assert.deepEqual(tallyTap(lines), {
+    passed: 1,
+    failed: 1,
+    failures: ['later # TODO'],
+    skips: [{ title: 'c', reason: 'why' }],
+    finished: true,
+  });
 });
 
 test('tap: a plan that is missing or not kept leaves the tally unfinished', () => {
@@ -69,7 +76,7 @@ test('tap: a plan that is missing or not kept leaves the tally unfinished', () =
 });
 
 test('settle: a runner that died, hung or failed for no stated reason counts as one failure', () => {
-  const done = { passed: 2, failed: 0, skips: [], finished: true };
+  const done = { passed: 2, failed: 0, failures: [], skips: [], finished: true };
   assert.equal(settle(done, { status: 0, signal: null }), done);
   assert.equal(settle(done, { status: 101, signal: null }).failed, 1);
   assert.equal(settle(done, { status: null, signal: 'SIGSEGV' }).problem, 'ended by SIGSEGV');

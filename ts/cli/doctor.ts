@@ -2,16 +2,19 @@
 
 import { doctor, type DoctorCheck, type DoctorReport } from '../doctor.ts';
 import { NO_KVM, SUCCESS } from './codes.ts';
+import { command, type Command } from './command.ts';
 import { paint, printJson, type Terminal } from './terminal.ts';
 
-export const HELP = `usage: typevisor doctor [--json]
+/** The command. */
+export const DOCTOR: Command = command({
+  summary: 'what works on this machine, and why not',
+  about: 'What works on this machine, what does not, why, and the command that would\nfix it.',
+  options: {},
+  codes: 'Exit code: 0 where guests can run, else 69.',
+  run: (_values, terminal) => doctorCommand(terminal),
+});
 
-What works on this machine, what does not, why, and the command that would fix it.
-Exit code: 0 where guests can run, else 69.
-`;
-
-/** Runs the command; gives its exit code. */
-export function doctorCommand(terminal: Terminal): number {
+function doctorCommand(terminal: Terminal): number {
   const report = doctor();
   if (terminal.json) printJson({ ...report });
   else showReport(report, terminal);

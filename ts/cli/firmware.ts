@@ -1,13 +1,12 @@
 /** The tour's third step: finds SeaBIOS, boots it unmodified and streams its log until it looks for a boot device. */
 
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { debugConsole } from '../console.ts';
 import type { Exit } from '../exit.ts';
-import { KiB, MiB } from '../units.ts';
-import type { Vcpu } from '../vcpu.ts';
-import { Vm } from '../vm.ts';
+import { KiB } from '../units.ts';
+import { drive, type Ending } from './drive.ts';
+import { FIRMWARE_CONSOLE, firmwareMachine } from './machine.ts';
 import type { Terminal } from './terminal.ts';
 
 /** Where Debian's package `seabios` puts it. */
@@ -16,19 +15,10 @@ const INSTALLED = '/usr/share/seabios/bios.bin';
 /** What to do where there is none. */
 const HOW_TO_GET = 'run: sudo apt-get install seabios (or set TYPEVISOR_FIRMWARE to a bios.bin)';
 
-/** SeaBIOS's debug console. */
-const DEBUG_PORT = 0x402;
-
-/**
- * The local APIC's usual address without its enable bit. With an APIC SeaBIOS waits for as many processors as the clock
- * chip's CMOS counts (smp.c, `smp_scan`), and where ports read ones there is none that could count the one there is.
- */
-const APIC_OFF = 0xfee0_0000n;
-
 /** The log is done when SeaBIOS has tried everything it could boot. */
 const DONE = /No bootable device.*\n/u;
 /** It got to its boot menu or its search for a boot device. */
-const REACHED = /for boot menu|Searching bootorder|Booting from/u;
+const REACHED = /Searching bootorder|Booting from/u;
 
 /** How a boot went. */
 export interface FirmwareRun {
@@ -73,44 +63,24 @@ function isPlausible(file: string): boolean {
 /** Boots `file` with its log going to the terminal, for `timeoutMs` at most. */
 export async function bootFirmware(file: string, timeoutMs: number, terminal: Terminal): Promise<FirmwareRun> {
   const begin = performance.now();
-  using vm = Vm.create({ irqchip: true });
-  vm.memory.map({ gpa: 0, size: 16 * MiB });
-  vm.loadFirmware(file);
-  const vcpu = vm.createVcpu();
-  vcpu.setRegisters({ apicBase: APIC_OFF });
   let log = '';
   const text = new TextDecoder('latin1');
-  const take = (chunk: Uint8Array): void => {
+  using machine = firmwareMachine(readFileSync(file), FIRMWARE_CONSOLE, chunk => {
     terminal.console.write(chunk);
     log += text.decode(chunk);
-    if (DONE.test(log)) vcpu.kick();
-  };
-  vm.bus.port(DEBUG_PORT, 1, debugConsole(take));
-  vm.bus.unclaimed({ ports: 'ones' });
-  const limit = AbortSignal.timeout(timeoutMs);
-  const exit = await untilStopped(vcpu, AbortSignal.any([terminal.signal, limit]), limit);
+    if (DONE.test(log)) machine.vcpu.kick();
+  });
+  machine.vm.bus.unclaimed({ ports: 'ones' });
+  const signal = AbortSignal.any([terminal.signal, AbortSignal.timeout(timeoutMs)]);
+  const ending = await drive(machine.vcpu, { signal });
+  terminal.signal.throwIfAborted();
   if (log !== '' && !log.endsWith('\n')) terminal.console.write('\n');
   const seconds = Math.round((performance.now() - begin) / 100) / 10;
-  const stopped = exit?.kind === 'intr' || exit === undefined ? {} : { exit };
-  return { file, outcome: outcomeOf(log, exit), ...stopped, seconds, log };
+  const stopped = ending.how === 'stopped' ? { exit: ending.exit } : {};
+  return { file, outcome: outcomeOf(log, ending), ...stopped, seconds, log };
 }
 
-/** Runs with MMIO answered as on a bus with nothing on it; `undefined` when the time was up. */
-async function untilStopped(vcpu: Vcpu, signal: AbortSignal, limit: AbortSignal): Promise<Exit | undefined> {
-  for (;;) {
-    let exit: Exit;
-    try {
-      exit = await vcpu.run({ signal });
-    } catch (error) {
-      if (limit.aborted && error === limit.reason) return undefined;
-      throw error;
-    }
-    if (exit.kind !== 'mmio') return exit;
-    if (exit.direction === 'read') vcpu.answer(new Uint8Array(exit.size).fill(0xff));
-  }
-}
-
-function outcomeOf(log: string, exit: Exit | undefined): FirmwareRun['outcome'] {
+function outcomeOf(log: string, { how }: Ending): FirmwareRun['outcome'] {
   if (REACHED.test(log)) return 'reached';
-  return exit === undefined ? 'timeout' : 'stopped';
+  return how === 'aborted' ? 'timeout' : 'stopped';
 }

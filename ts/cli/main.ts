@@ -2,43 +2,16 @@
 /** The program `typevisor`: arguments to a command, its outcome to an exit code. */
 
 import { createRequire } from 'node:module';
-import { parseArgs } from 'node:util';
-import { messageOf } from '../errors.ts';
+import { messageOf, TypevisorError } from '../errors.ts';
 import { codeFor, FAILED, Interrupted, SUCCESS } from './codes.ts';
-import { doctorCommand, HELP as DOCTOR_HELP } from './doctor.ts';
-import { type Terminal, terminal } from './terminal.ts';
-import { HELP as TOUR_HELP, tourCommand } from './tour.ts';
+import { check, type Command, helpOf, Misuse, type Options, optionLines, parse, type Parsed } from './command.ts';
+import { COMMANDS } from './commands.ts';
+import { MOMENT_MS } from './output.ts';
+import { printJson, terminal } from './terminal.ts';
 
-const HELP = `usage: typevisor COMMAND [OPTION…]
+const GLOBAL: Options = { version: { help: 'the version of Typevisor' } };
 
-KVM for TypeScript.
-
-doctor     what works on this machine, and why not
-tour       what Typevisor does, in three steps
-
---help     of Typevisor or of a command
---json     one object on stdout, the guest's console on stderr
---version
-`;
-
-/** Longest time limit a timer takes, in seconds. */
-const SECONDS_MAX = Math.floor((2 ** 31 - 1) / 1000);
-const DEFAULT_SECONDS = '120';
-
-/** An argument that makes no sense; its message is all there is to say. */
-class Misuse extends Error {}
-
-interface Command {
-  readonly help: string;
-  run(terminal: Terminal, timeoutMs: number): Promise<number> | number;
-}
-
-const COMMANDS: ReadonlyMap<string, Command> = new Map([
-  ['doctor', { help: DOCTOR_HELP, run: doctorCommand }],
-  ['tour', { help: TOUR_HELP, run: tourCommand }],
-]);
-
-process.stdout.on('error', endQuietly);
+for (const stream of [process.stdout, process.stderr]) stream.on('error', endQuietly);
 process.exitCode = await main(process.argv.slice(2));
 
 /** A reader that has gone, as `head`, is no failure of ours; and there is nobody left to tell. */
@@ -48,56 +21,65 @@ function endQuietly(error: NodeJS.ErrnoException): void {
 }
 
 async function main(args: string[]): Promise<number> {
+  try {
+    const parsed = parse(args, COMMANDS.values(), GLOBAL);
+    return await dispatch(parsed, parsed.positionals[0]);
+  } catch (error) {
+    if (!(error instanceof Misuse)) throw error;
+    const { message, command } = error;
+    process.stderr.write(
+      `typevisor: ${message}\nTry 'typevisor ${command === undefined ? '' : `${command} `}--help'.\n`,
+    );
+    return FAILED;
+  }
+}
+
+async function dispatch(parsed: Parsed, name: string | undefined): Promise<number> {
+  const { version: wantsVersion, ...values } = parsed.values;
+  if (wantsVersion === true) return print(`${version()}\n`);
+  if (name === undefined) {
+    if (values['help'] === true) return print(help());
+    process.stderr.write(help());
+    return FAILED;
+  }
+  const command = COMMANDS.get(name);
+  if (command === undefined) throw new Misuse(`there is no command '${name}'`);
+  if (values['help'] === true) return print(helpOf(name, command));
+  check(name, command, { ...parsed, values });
+  return await perform(command, { ...parsed, values });
+}
+
+async function perform(command: Command, { values, positionals }: Parsed): Promise<number> {
+  const json = values['json'] === true;
   const interrupted = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.once(signal, () => interrupted.abort(new Interrupted(signal))); // a second one ends the process
   }
   try {
-    return await dispatch(args, interrupted.signal);
+    return await command.run(values, terminal(json, interrupted.signal), positionals[1]);
   } catch (error) {
+    if (error instanceof Misuse) throw error;
+    const exitCode = codeFor(error);
+    const message = messageOf(error);
+    const code = error instanceof TypevisorError ? error.code : null;
     if (error instanceof Interrupted) process.stderr.write('\n');
-    process.stderr.write(`typevisor: ${messageOf(error)}\n`);
-    if (error instanceof Misuse) process.stderr.write("Try 'typevisor --help'.\n");
-    return codeFor(error);
+    process.stderr.write(`typevisor: ${message}\n`);
+    if (json) printJson({ ...command.whenFailed, exitCode, error: { code, message } });
+    return exitCode;
+  } finally {
+    // Output that nobody reads keeps a program alive; one that was told to end ends.
+    if (interrupted.signal.aborted) setTimeout(() => process.exit(), MOMENT_MS).unref();
   }
 }
 
-async function dispatch(args: string[], signal: AbortSignal): Promise<number> {
-  const { values, positionals } = parse(args);
-  const [name, ...rest] = positionals;
-  if (values.version === true) return print(`${version()}\n`);
-  if (name === undefined) {
-    if (values.help === true) return print(HELP);
-    process.stderr.write(HELP);
-    return FAILED;
-  }
-  const command = COMMANDS.get(name);
-  if (command === undefined) throw new Misuse(`there is no command '${name}'`);
-  if (values.help === true) return print(command.help);
-  if (rest.length > 0) throw new Misuse(`'${name}' takes no argument '${rest[0]}'`);
-  if (values.timeout !== undefined && name !== 'tour') throw new Misuse(`'${name}' takes no --timeout`);
-  return await command.run(terminal(values.json === true, signal), milliseconds(values.timeout ?? DEFAULT_SECONDS));
-}
-
-interface Parsed {
-  readonly values: { help?: boolean; json?: boolean; version?: boolean; timeout?: string };
-  readonly positionals: string[];
-}
-
-function parse(args: string[]): Parsed {
-  const flag = { type: 'boolean' } as const;
-  const options = { help: { ...flag, short: 'h' }, json: flag, version: flag, timeout: { type: 'string' } } as const;
-  try {
-    return parseArgs({ args, options, allowPositionals: true });
-  } catch (error) {
-    throw new Misuse(messageOf(error));
-  }
-}
-
-function milliseconds(seconds: string): number {
-  const number = seconds.trim() === '' ? Number.NaN : Number(seconds);
-  if (number > 0 && number <= SECONDS_MAX) return Math.ceil(number * 1000);
-  throw new Misuse(`--timeout takes seconds, more than 0 and at most ${SECONDS_MAX}; got '${seconds}'`);
+function help(): string {
+  const width = Math.max(...[...COMMANDS.keys()].map(({ length }) => length)) + 2;
+  const commands = Array.from(COMMANDS, ([name, { summary }]) => `${name.padEnd(width)}${summary}`).join('\n');
+  const options = optionLines({
+    help: { short: 'h', help: 'this text; after a command, that of the command with its options' },
+    ...GLOBAL,
+  });
+  return `usage: typevisor COMMAND [OPTION…]\n\nKVM for TypeScript.\n\n${commands}\n\n${options}\n`;
 }
 
 function print(text: string): number {

@@ -36,7 +36,8 @@ export function printJson(value: object): void {
   process.stdout.write(`${JSON.stringify({ schemaVersion: 1, ...value }, plain, 2)}\n`);
 }
 
-function plain(_key: string, value: unknown): unknown {
+/** What JSON has no form for: bigints become `"0x…"`, bytes arrays of numbers. */
+export function plain(_key: string, value: unknown): unknown {
   if (typeof value === 'bigint') return `0x${value.toString(16)}`;
   return value instanceof Uint8Array ? Array.from(value) : value;
 }

@@ -2,23 +2,32 @@
 
 import { doctor } from '../doctor.ts';
 import { FAILED, NO_KVM, SUCCESS, TIMEOUT } from './codes.ts';
+import { command, type Command } from './command.ts';
 import { showReport } from './doctor.ts';
 import { bootFirmware, findFirmware, type FirmwareRun } from './firmware.ts';
 import { type GuestRun, runGuests } from './guests.ts';
+import { milliseconds } from './numbers.ts';
 import { paint, printJson, type Terminal } from './terminal.ts';
 
-export const HELP = `usage: typevisor tour [--json] [--timeout SECONDS]
+const NAME = 'tour';
+const DEFAULT_SECONDS = '120';
 
-What Typevisor does, in three steps: the doctor's report, two small guests with
+/** The command. */
+export const TOUR: Command = command({
+  summary: 'what Typevisor does, in three steps',
+  about: `What Typevisor does, in three steps: the doctor's report, two small guests with
 their exits, and an unmodified SeaBIOS with its log.
 
---timeout  seconds after which the firmware is stopped (default: 120)
-
-The firmware is $TYPEVISOR_FIRMWARE, that of Debian's package seabios, or the one
-in \${XDG_CACHE_HOME:-~/.cache}/typevisor.
-Exit code: 0; 69 without KVM; 124 where the time was up before the firmware
-looked for a boot device; 125 where something failed; 130 on Ctrl-C.
-`;
+The firmware is $TYPEVISOR_FIRMWARE, that of Debian's package seabios, or the
+one in \${XDG_CACHE_HOME:-~/.cache}/typevisor.`,
+  options: {
+    timeout: { value: 'SECONDS', help: `after which the firmware is stopped (default: ${DEFAULT_SECONDS})` },
+  },
+  codes: `Exit code: 0; 69 without KVM; 124 where the time was up before the firmware
+looked for a boot device; 125 where something failed; 126 for a firmware that is
+none; 128 + n after signal n.`,
+  run: ({ timeout = DEFAULT_SECONDS }, terminal) => tourCommand(terminal, milliseconds(timeout, NAME)),
+});
 
 /** What is not run, and why. */
 interface Skipped {
@@ -27,8 +36,7 @@ interface Skipped {
 
 const X86_ONLY: Skipped = { skipped: 'this step is for x86_64 processors' };
 
-/** Runs the command; gives its exit code. */
-export async function tourCommand(terminal: Terminal, timeoutMs: number): Promise<number> {
+async function tourCommand(terminal: Terminal, timeoutMs: number): Promise<number> {
   heading(terminal, 1, 'This machine');
   const report = doctor();
   showReport(report, terminal, true);
@@ -65,7 +73,7 @@ function verdict({ outcome, seconds, log, exit }: FirmwareRun): string {
   const amount = `${log.split('\n').length - 1} lines of log in ${seconds} s`;
   if (outcome === 'reached') return paint('green', `SeaBIOS came to its search for a boot device: ${amount}.`);
   if (outcome === 'timeout') return paint('red', `Time is up before SeaBIOS looked for a boot device: ${amount}.`);
-  return paint('red', `SeaBIOS stopped with the exit '${exit?.kind ?? 'intr'}': ${amount}.`);
+  return paint('red', `SeaBIOS stopped with the exit '${exit?.kind ?? 'hlt'}': ${amount}.`);
 }
 
 function codeOf(firmware: FirmwareRun | Skipped): number {

@@ -1,49 +1,12 @@
 //! The one error type, and the closed list of codes by which programs tell errors apart.
 
-use std::{fmt, io, path::PathBuf};
+use std::{fmt, ops::Range, path::PathBuf};
 
-use crate::range::GpaRange;
+pub(crate) use crate::errno::Errno;
+use crate::{range::GpaRange, sys::limits};
 
 /// What every fallible function of this crate returns.
 pub type Result<T> = std::result::Result<T, Error>;
-
-/// An errno value as the kernel gave it (positive).
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Errno(pub i32);
-
-impl Errno {
-    /// The calling thread's `errno`.
-    pub(crate) fn last() -> Self {
-        Self::from(io::Error::last_os_error())
-    }
-}
-
-impl From<io::Error> for Errno {
-    fn from(error: io::Error) -> Self {
-        // Every error handed in comes from a system call; `EIO` stands for one that does not.
-        Self(error.raw_os_error().unwrap_or(libc::EIO))
-    }
-}
-
-impl From<kvm_ioctls::Error> for Errno {
-    fn from(error: kvm_ioctls::Error) -> Self {
-        Self(error.errno())
-    }
-}
-
-impl fmt::Display for Errno {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", io::Error::from_raw_os_error(self.0))
-    }
-}
-
-impl fmt::Debug for Errno {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
-impl std::error::Error for Errno {}
 
 /// Why something was refused. The message says what was asked, why it was refused and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +56,45 @@ pub enum Error {
         what: &'static str,
         /// What would have been right.
         expected: &'static str,
+    },
+    /// A name that no capability has.
+    #[error("no KVM capability is called '{name}': names are the kernel's without KVM_CAP_, in kebab-case")]
+    UnknownCapability {
+        /// The name given.
+        name: Box<str>,
+    },
+    /// A vCPU id that a vCPU of this VM has, or has had: KVM keeps closed ones.
+    #[error("vCPU id {id} is taken: an id is used once in the life of a VM; choose another, or let one be chosen")]
+    VcpuIdTaken {
+        /// The id asked for.
+        id: u32,
+    },
+    /// A vCPU id that this VM does not have.
+    #[error("vCPU id {id} is out of range: ids of this VM are below {limit} (max-vcpu-id)")]
+    VcpuIdRange {
+        /// The id asked for, or the next that would have been free.
+        id: u32,
+        /// The first that is too high.
+        limit: u32,
+    },
+    /// A claim on the bus that shares addresses with one that is there.
+    #[error("{what} {new:#x?} overlap {old:#x?}, which is claimed; release that claim first")]
+    ClaimOverlap {
+        /// `ports` or `MMIO addresses`.
+        what: &'static str,
+        /// The addresses asked for.
+        new: Range<u64>,
+        /// Those that are claimed.
+        old: Range<u64>,
+    },
+    /// Another part of this process handles the signal that kicks vCPUs.
+    #[error(
+        "signal {signal}, by which vCPUs are kicked, is handled by another part of this process; set \
+         TYPEVISOR_KICK_SIGNAL to another n of SIGRTMIN+n"
+    )]
+    KickSignalTaken {
+        /// The signal's number.
+        signal: i32,
     },
     /// A guest physical range that is empty or that no guest can have.
     #[error(
@@ -172,6 +174,15 @@ pub enum Error {
         /// What to do.
         remedy: &'static str,
     },
+    /// The host has no room for guest memory.
+    #[error("the host has no room for {size:#x} bytes: {errno}; map less, or raise the limits on memory (ulimit -v)")]
+    HostMemory {
+        /// Bytes asked for.
+        size: u64,
+        /// What the kernel returned.
+        #[source]
+        errno: Errno,
+    },
     /// The object was closed, or closes while this call waits.
     #[error("the {what} is closed")]
     Closed {
@@ -204,7 +215,7 @@ pub enum Error {
         limit_ms: u64,
     },
     /// The guest waits for a value that was not given.
-    #[error("the last exit wants an answer of {size} bytes; call answer() before running on")]
+    #[error("the last exit wants an answer of {}; call answer() before running on", Bytes(*size))]
     ExitUnanswered {
         /// Bytes wanted.
         size: usize,
@@ -213,7 +224,7 @@ pub enum Error {
     #[error("the last exit wants no answer")]
     NoAnswerExpected,
     /// An answer of the wrong length. Nothing was written.
-    #[error("the last exit wants an answer of {expected} bytes, not {given}")]
+    #[error("the last exit wants an answer of {}, not {given}", Bytes(*expected))]
     AnswerSize {
         /// Bytes wanted.
         expected: usize,
@@ -221,7 +232,7 @@ pub enum Error {
         given: usize,
     },
     /// A number that is no answer to the last exit. Nothing was written.
-    #[error("the last exit wants {size} bytes: answer with a number that fits in them, or with {size} bytes")]
+    #[error("the last exit wants {0}: answer with a number that fits, or with {0}", Bytes(*size))]
     AnswerRange {
         /// Bytes wanted.
         size: usize,
@@ -244,6 +255,16 @@ pub enum Error {
         /// The panic's message.
         message: Box<str>,
     },
+}
+
+/// `1 byte`, `2 bytes`.
+struct Bytes(usize);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(count) = self;
+        if *count == 1 { f.write_str("1 byte") } else { write!(f, "{count} bytes") }
+    }
 }
 
 /// Declares the codes once: the enum, its names and the list of all.
@@ -300,15 +321,19 @@ impl Error {
             Self::Os { .. } | Self::File { .. } => ErrorCode::Io,
             Self::CapabilityMissing { .. } => ErrorCode::CapabilityMissing,
             Self::InvalidArgument { .. }
+            | Self::UnknownCapability { .. }
+            | Self::VcpuIdTaken { .. }
+            | Self::VcpuIdRange { .. }
+            | Self::ClaimOverlap { .. }
+            | Self::KickSignalTaken { .. }
             | Self::AnswerSize { .. }
-            | Self::AnswerRange { .. }
             | Self::SlotNumberTaken { .. } => ErrorCode::InvalidArgument,
-            Self::OutOfRange { .. } | Self::SlotNumberRange { .. } => ErrorCode::OutOfRange,
+            Self::OutOfRange { .. } | Self::SlotNumberRange { .. } | Self::AnswerRange { .. } => ErrorCode::OutOfRange,
             Self::Unaligned { .. } => ErrorCode::Unaligned,
             Self::SlotOverlap { .. } => ErrorCode::SlotOverlap,
             Self::SlotLimit { .. } => ErrorCode::SlotLimit,
             Self::MemoryHole { .. } | Self::FirmwareRam { .. } => ErrorCode::MemoryHole,
-            Self::Limit { .. } => ErrorCode::Limit,
+            Self::Limit { .. } | Self::HostMemory { .. } => ErrorCode::Limit,
             Self::Closed { .. } => ErrorCode::Closed,
             Self::Busy { .. } => ErrorCode::Busy,
             Self::Poisoned { .. } => ErrorCode::Poisoned,
@@ -329,6 +354,7 @@ impl Error {
             Self::Ioctl { request, errno } => Some((*errno, request)),
             Self::Os { call, errno } => Some((*errno, call)),
             Self::File { errno, .. } => Some((*errno, "open")),
+            Self::HostMemory { errno, .. } => Some((*errno, "mmap")),
             Self::KvmUnavailable { reason } => reason.refusal(),
             _ => None,
         }
@@ -337,6 +363,15 @@ impl Error {
     /// For `map_err` behind a kvm-ioctls call: names the ioctl that failed.
     pub(crate) fn ioctl(request: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
         move |error| Self::Ioctl { request, errno: error.into() }
+    }
+
+    /// Where a call that makes a descriptor failed: says so where none is left.
+    pub(crate) fn creation(request: &'static str, errno: Errno) -> Self {
+        if errno.0 != libc::EMFILE {
+            return Self::Ioctl { request, errno };
+        }
+        let remedy = "close VMs, or raise RLIMIT_NOFILE (ulimit -n)";
+        Self::Limit { what: "open files of this process", limit: limits::open_files(), remedy }
     }
 
     /// The calling thread's `errno`, as the failure of `call`.
@@ -355,3 +390,7 @@ impl Error {
         Self::Internal { message: message.into() }
     }
 }
+
+#[cfg(test)]
+#[path = "error_tests.rs"]
+mod tests;

@@ -12,6 +12,7 @@ compile_error!("typevisor supports x86_64 and aarch64");
 compile_error!("the kvm_run page is decoded as little-endian");
 
 pub mod bus;
+mod errno;
 mod error;
 pub mod exit;
 pub mod host;
@@ -22,6 +23,7 @@ mod sys;
 pub mod vcpu;
 mod vm;
 
+pub use errno::Errno;
 pub use error::{Error, ErrorCode, Result};
 pub use exit::Exit;
 pub use host::Kvm;

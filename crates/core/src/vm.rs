@@ -3,9 +3,10 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::Builder,
 };
 
-use kvm_ioctls::VmFd;
+use kvm_ioctls::{VcpuFd, VmFd};
 
 use crate::{
     bus::Bus,
@@ -13,7 +14,7 @@ use crate::{
     host::{Capabilities, Capability, Kvm},
     loader::{FirmwareLayout, load_firmware},
     memory::{GuestMemory, SlotFeatures},
-    sys::fork,
+    sys::{fork, signal::KickSignal},
     vcpu::{self, Vcpu, VcpuOptions, arch},
 };
 
@@ -55,7 +56,10 @@ struct State {
     fd: Option<Arc<VmFd>>,
     /// As long, for creating vCPUs.
     kvm: Option<Kvm>,
-    vcpus: BTreeMap<u32, Arc<vcpu::Shared>>,
+    /// Every id that KVM has; none where the vCPU could not be made whole.
+    vcpus: BTreeMap<u32, Option<Arc<vcpu::Shared>>>,
+    /// A thread is closing the VM on behalf of one that cannot wait.
+    closes_elsewhere: bool,
 }
 
 impl Vm {
@@ -76,7 +80,8 @@ impl Vm {
             region2: capabilities.has(Capability::UserMemory2),
         };
         let memory = GuestMemory::new(Arc::clone(&fd), features);
-        let state = Mutex::new(State { fd: Some(fd), kvm: Some(kvm.clone()), vcpus: BTreeMap::new() });
+        let (kvm, vcpus) = (Some(kvm.clone()), BTreeMap::new());
+        let state = Mutex::new(State { fd: Some(fd), kvm, vcpus, closes_elsewhere: false });
         let generation = fork::generation();
         let shared = VmShared { capabilities, memory, bus: Bus::default(), generation, state };
         Ok(Self { shared: Arc::new(shared) })
@@ -103,24 +108,24 @@ impl Vm {
     /// Adds a vCPU; on x86 with the CPUID that KVM supports here, on aarch64 with the host's own processor and PSCI 0.2.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where the id is taken (also by a closed vCPU: KVM keeps it) or too high,
-    /// [`Error::Closed`], [`Error::Ioctl`].
+    /// [`Error::VcpuIdTaken`] (also by a closed vCPU: KVM keeps it), [`Error::VcpuIdRange`], [`Error::Limit`] where no
+    /// descriptor or mapping is left, [`Error::KickSignalTaken`], [`Error::Closed`], [`Error::Ioctl`]. A vCPU that KVM
+    /// made and that could not be set up costs its id.
     pub fn create_vcpu(&self, options: VcpuOptions) -> Result<Vcpu> {
         let shared = &self.shared;
         let mut state = shared.state()?;
         let (Some(vm), Some(kvm)) = (state.fd.clone(), state.kvm.clone()) else {
             return Err(Error::Closed { what: "VM" });
         };
-        let id = choose_id(&state, options.id)?;
-        let limit = u32::try_from(shared.capabilities.value(Capability::MaxVcpuId)).unwrap_or(0);
-        if id >= limit.max(1) {
-            return Err(Error::InvalidArgument { what: "id", expected: "below the VM's max-vcpu-id" });
-        }
-        let fd = vm.create_vcpu(u64::from(id)).map_err(Error::ioctl("KVM_CREATE_VCPU"))?;
+        let limit = u32::try_from(shared.capabilities.value(Capability::MaxVcpuId)).unwrap_or(0).max(1);
+        // What can fail without KVM comes first: it keeps a vCPU that it has made.
+        let (signal, run_size) = (KickSignal::get()?, kvm.vcpu_mmap_size()?);
+        let (id, fd) = make_vcpu(&mut state.vcpus, &vm, options.id, limit)?;
         arch::initialise(&kvm, &vm, &fd, id)?;
-        let vcpu = vcpu::Shared::new(id, fd, vm, shared.bus.clone(), kvm.vcpu_mmap_size()?)?;
-        state.vcpus.insert(id, Arc::clone(&vcpu));
-        Ok(Vcpu::new(vcpu, Arc::clone(shared)))
+        let vcpu = vcpu::Shared::new(id, fd, vcpu::Machine { vm, bus: shared.bus.clone(), run_size, signal })?;
+        state.vcpus.insert(id, Some(Arc::clone(&vcpu)));
+        let keep = Arc::clone(shared);
+        Ok(Vcpu::new(vcpu, &shared.memory, keep))
     }
 
     /// Puts an x86 firmware image where the reset vector finds it: read-only below 4 GiB, and a copy of its end below
@@ -132,7 +137,9 @@ impl Vm {
         load_firmware(&self.shared.memory, image)
     }
 
-    /// Stops every vCPU, joins their threads, deletes the slots and unmaps the memory. Bounded; twice is harmless.
+    /// Stops every vCPU, joins their threads, deletes the slots and unmaps the memory. Twice is harmless, and every
+    /// caller finds it done. From inside a run (in a device, in a callback of [`Vcpu::start`]) it returns at once, and
+    /// the rest happens when that call has returned.
     pub fn close(&self) {
         self.shared.close();
     }
@@ -145,11 +152,6 @@ impl Drop for Vm {
 }
 
 impl VmShared {
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) const fn memory(&self) -> &GuestMemory {
-        &self.memory
-    }
-
     fn state(&self) -> Result<MutexGuard<'_, State>> {
         if self.generation != fork::generation() {
             return Err(Error::Forked);
@@ -157,21 +159,40 @@ impl VmShared {
         Ok(self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn close(&self) {
+    fn close(self: &Arc<Self>) {
         // A forked child has neither the threads nor the memory, and its copies of the fds go with it.
         let Ok(mut state) = self.state() else { return };
         let (fd, kvm) = (state.fd.take(), state.kvm.take());
-        let vcpus = std::mem::take(&mut state.vcpus);
+        // They stay listed: whoever closes meanwhile waits for them too.
+        let vcpus: Vec<_> = state.vcpus.values().flatten().cloned().collect();
+        let elsewhere = vcpu::is_driving() && !std::mem::replace(&mut state.closes_elsewhere, vcpu::is_driving());
         drop(state);
         // All are kicked before the first is waited for.
-        for vcpu in vcpus.values() {
+        for vcpu in &vcpus {
             vcpu.request_close();
         }
-        for vcpu in vcpus.values() {
+        if elsewhere {
+            self.close_elsewhere();
+        }
+        if vcpu::is_driving() {
+            return;
+        }
+        for vcpu in &vcpus {
             vcpu.close();
         }
         self.memory.close();
+        if let Ok(mut state) = self.state() {
+            state.vcpus.clear();
+        }
         drop((fd, kvm));
+    }
+
+    /// For a thread that is inside a run and cannot wait for itself.
+    fn close_elsewhere(self: &Arc<Self>) {
+        let shared = Arc::clone(self);
+        let spawn = || Builder::new().name("kvm-close".into()).spawn(move || shared.close());
+        // Without a thread it is left to the VM's drop, or to the next who closes.
+        let _left = KickSignal::with_all_blocked(spawn);
     }
 }
 
@@ -181,12 +202,31 @@ impl std::fmt::Debug for VmShared {
     }
 }
 
-fn choose_id(state: &State, wanted: Option<u32>) -> Result<u32> {
-    match wanted {
-        Some(id) if state.vcpus.contains_key(&id) => {
-            Err(Error::InvalidArgument { what: "id", expected: "one that no vCPU of this VM has had" })
+type Vcpus = BTreeMap<u32, Option<Arc<vcpu::Shared>>>;
+
+/// Makes a vCPU and takes its id, for good: whatever fails later, KVM keeps it.
+fn make_vcpu(vcpus: &mut Vcpus, vm: &VmFd, wanted: Option<u32>, limit: u32) -> Result<(u32, VcpuFd)> {
+    loop {
+        let id = match wanted {
+            Some(id) => id,
+            None => (0..limit).find(|id| !vcpus.contains_key(id)).unwrap_or(limit),
+        };
+        if id >= limit {
+            return Err(Error::VcpuIdRange { id, limit });
         }
-        Some(id) => Ok(id),
-        None => Ok((0..u32::MAX).find(|id| !state.vcpus.contains_key(id)).unwrap_or(u32::MAX)),
+        if vcpus.contains_key(&id) {
+            return Err(Error::VcpuIdTaken { id });
+        }
+        match vm.create_vcpu(u64::from(id)) {
+            Ok(fd) => {
+                vcpus.insert(id, None);
+                return Ok((id, fd));
+            }
+            // kvm-ioctls gave up after KVM had made it: no mapping was left.
+            Err(error) if error.errno() == libc::EEXIST => {
+                vcpus.insert(id, None);
+            }
+            Err(error) => return Err(Error::creation("KVM_CREATE_VCPU", error.into())),
+        }
     }
 }

@@ -12,9 +12,10 @@ use napi::{
     threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode},
 };
 use napi_derive::napi;
-use typevisor::{Error, Vm, vcpu::Outcome as RunOutcome};
+use typevisor::{Error, Vm, bus::Wakeup, vcpu::Outcome as RunOutcome};
 
 use crate::{
+    convert::signed,
     exit::NativeExit,
     failure::{Failure, Outcome},
     host::{NativeKvm, OpenOptions, open_kvm},
@@ -27,9 +28,13 @@ pub(crate) type Payload = Either3<Failure, NativeExit, Null>;
 pub(crate) struct Message {
     pub(crate) id: i64,
     pub(crate) payload: Result<Option<typevisor::Exit>, Error>,
+    /// Whose access the exit is, where the program claimed it; else 0.
+    pub(crate) claim: i64,
+    /// Where this is a mere wake-up: the queue posts no second one before this has arrived.
+    pub(crate) wakeup: Option<Wakeup>,
 }
 
-type Deliver = ThreadsafeFunction<Message, (), FnArgs<(i64, Payload)>, Status, false, true, 0>;
+type Deliver = ThreadsafeFunction<Message, (), FnArgs<(i64, Payload, i64)>, Status, false, true, 0>;
 
 /// The way from any thread to one environment.
 #[derive(Clone)]
@@ -46,11 +51,16 @@ impl Mailbox {
 
     /// The outcome of a run, for whoever waits under `id`.
     pub(crate) fn post_outcome(&self, id: i64, outcome: typevisor::Result<RunOutcome>) {
-        let payload = outcome.map(|outcome| match outcome {
-            RunOutcome::Exit(exit) => Some(exit),
-            _ => None,
-        });
-        self.post(Message { id, payload });
+        let (payload, claim) = match outcome {
+            Ok(RunOutcome::Exit(exit)) => (Ok(Some(exit)), 0),
+            Ok(RunOutcome::Claimed(claimed)) => {
+                let claim = signed(claimed.claim);
+                (Ok(Some(claimed.into())), claim)
+            }
+            Ok(_) => (Ok(None), 0),
+            Err(error) => (Err(error), 0),
+        };
+        self.post(Message { id, payload, claim, wakeup: None });
     }
 
     /// Remembers a VM, to be closed with the environment.
@@ -78,15 +88,19 @@ impl NativeEnvironment {
 /// Begins the life of an environment; see ts/native.ts.
 #[napi(
     catch_unwind,
-    ts_args_type = "deliver: (id: number, payload: Failure | NativeExit | null) => void",
+    ts_args_type = "deliver: (id: number, payload: Failure | NativeExit | null, claim: number) => void",
     ts_return_type = "Failure | NativeEnvironment"
 )]
-pub fn attach(env: Env, deliver: Function<'_, FnArgs<(i64, Payload)>, ()>) -> napi::Result<NativeEnvironment> {
-    let deliver = deliver
-        .build_threadsafe_function::<Message>()
-        .weak::<true>()
-        .callee_handled::<false>()
-        .build_callback(|context| Ok(FnArgs::from((context.value.id, payload(context.value.payload)))))?;
+pub fn attach(env: Env, deliver: Function<'_, FnArgs<(i64, Payload, i64)>, ()>) -> napi::Result<NativeEnvironment> {
+    let deliver =
+        deliver.build_threadsafe_function::<Message>().weak::<true>().callee_handled::<false>().build_callback(
+            |context| {
+                let Message { id, payload: outcome, claim, wakeup } = context.value;
+                // On the JavaScript thread, and before it reads the queue.
+                drop(wakeup);
+                Ok(FnArgs::from((id, payload(outcome), claim)))
+            },
+        )?;
     let vms: Arc<Mutex<Vec<Weak<Vm>>>> = Arc::default();
     // Hooks run last-in first-out: this one, which joins the threads that call the function, before the function's.
     env.add_env_cleanup_hook(Arc::clone(&vms), |vms| close_all(&vms))?;

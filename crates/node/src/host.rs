@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use napi_derive::napi;
 use typevisor::{
     Error, Kvm, Result,
-    host::{Capabilities, Capability, Check, DoctorReport, Facts, KvmOptions, Virtualization, doctor as core_doctor},
+    host::{Capabilities, Capability, Check, DoctorReport, KvmOptions, doctor as core_doctor},
 };
 
 use crate::{
@@ -100,8 +100,10 @@ pub(crate) fn capabilities(capabilities: &Capabilities) -> Vec<NativeCapability>
 }
 
 pub(crate) fn open_kvm(options: OpenOptions, mailbox: Mailbox) -> Outcome<NativeKvm> {
-    let unknown = Error::InvalidArgument { what: "hide", expected: "a list of capability names" };
-    let hide = options.hide.iter().map(|name| Capability::from_name(name)).collect::<Option<Vec<_>>>().ok_or(unknown);
+    let named = |name: &String| {
+        Capability::from_name(name).ok_or_else(|| Error::UnknownCapability { name: name.as_str().into() })
+    };
+    let hide = options.hide.iter().map(named).collect::<Result<Vec<_>>>();
     let path = options.path.map(PathBuf::from);
     outcome(hide.and_then(|hide| Kvm::open(KvmOptions { path, hide })).map(|kvm| NativeKvm { kvm: Some(kvm), mailbox }))
 }
@@ -110,41 +112,13 @@ pub(crate) fn open_kvm(options: OpenOptions, mailbox: Mailbox) -> Outcome<Native
 #[napi(catch_unwind)]
 pub fn doctor(path: Option<String>) -> NativeDoctorReport {
     let report = core_doctor(path.map(PathBuf::from).as_deref());
-    let DoctorReport { usable, facts: found, checks } = report;
-    NativeDoctorReport { usable, facts: facts(&found), checks: checks.into_iter().map(Into::into).collect() }
+    let DoctorReport { usable, facts, checks } = report;
+    let facts = facts.rows().into_iter().map(|(name, value)| NativeFact { name, value }).collect();
+    NativeDoctorReport { usable, facts, checks: checks.into_iter().map(Into::into).collect() }
 }
 
 impl From<Check> for NativeCheck {
     fn from(Check { id, title, status, detail, remedy }: Check) -> Self {
         Self { id, title, status: status.as_str(), detail, remedy }
     }
-}
-
-/// The facts as text, in the order to show them; what is not known is left out.
-fn facts(facts: &Facts) -> Vec<NativeFact> {
-    let machine = &facts.machine;
-    let virtualization = match machine.virtualization {
-        Virtualization::Vmx => Some("Intel VT-x"),
-        Virtualization::Svm => Some("AMD-V"),
-        Virtualization::None { in_vm: true } => Some("none shown (this is a virtual machine)"),
-        Virtualization::None { in_vm: false } => Some("none shown"),
-        Virtualization::Unknown => None,
-    };
-    let node = facts.node.as_ref().map(|node| {
-        let group = node.group.as_deref().map_or_else(|| node.gid.to_string(), ToString::to_string);
-        format!("owner {}, group {group}, mode {:03o}", node.uid, node.mode)
-    });
-    let list = [
-        ("kernel", Some(machine.kernel.to_string())),
-        ("architecture", Some(machine.architecture.to_owned())),
-        ("processor", virtualization.map(str::to_owned)),
-        ("modules", Some(machine.modules.join(", ")).filter(|modules| !modules.is_empty())),
-        ("container", machine.container.then(|| "yes".to_owned())),
-        ("device", Some(facts.device.display().to_string())),
-        ("access", node),
-        ("api version", facts.api_version.map(|version| version.to_string())),
-        ("vCPUs per VM", facts.max_vcpus.map(|count| count.to_string())),
-        ("slots per VM", facts.memory_slots.map(|count| count.to_string())),
-    ];
-    list.into_iter().filter_map(|(name, value)| Some(NativeFact { name, value: value? })).collect()
 }

@@ -6,6 +6,7 @@
 #![expect(unreachable_pub, reason = "napi exports what is `pub`, whatever module it stands in")]
 #![expect(clippy::needless_pass_by_value, reason = "napi hands arguments over by value")]
 
+mod bus;
 mod closing;
 mod convert;
 mod environment;

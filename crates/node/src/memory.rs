@@ -17,6 +17,7 @@ pub struct NativeSlotInfo {
     pub size: i64,
     pub readonly: bool,
     pub ioctl: &'static str,
+    pub serial: i64,
 }
 
 impl From<SlotInfo> for NativeSlotInfo {
@@ -27,6 +28,7 @@ impl From<SlotInfo> for NativeSlotInfo {
             size: signed(slot.range.size()),
             readonly: slot.readonly,
             ioctl: slot.ioctl,
+            serial: signed(slot.serial),
         }
     }
 }

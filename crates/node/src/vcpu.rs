@@ -1,14 +1,18 @@
 //! A vCPU: runs, kicks, answers, registers.
+#![expect(unsafe_code, reason = "an array that JavaScript reads accesses from, without an object for each")]
 
 use std::{sync::Arc, time::Duration};
 
-use napi::bindgen_prelude::{AsyncTask, BigInt, Either, Null, Uint8Array};
+use napi::bindgen_prelude::{AsyncTask, BigInt, Either, Null, Uint8Array, Uint32Array};
 use napi_derive::napi;
-use typevisor::{Error, Result, Vcpu};
+use typevisor::{
+    Error, Exit, Result, Vcpu,
+    vcpu::{Claimed, Step, SyncRun, WhenFull},
+};
 
 use crate::{
     closing::{Close, Closing},
-    convert::{NativeRange, register, unsigned},
+    convert::{NativeRange, register, signed, unsigned},
     environment::Mailbox,
     exit::NativeExit,
     failure::{Outcome, outcome},
@@ -20,11 +24,61 @@ use crate::{
 pub struct NativeVcpu {
     vcpu: Arc<Vcpu>,
     mailbox: Mailbox,
+    /// Where `sync_step` leaves an access: [`MAIL_WORDS`] numbers of 32 bits.
+    mail: Uint32Array,
+    sync: Option<SyncRun>,
+    kept: Option<Result<Option<Exit>>>,
+}
+
+const NO_RUN: Error = Error::Busy { why: "no run on this thread is under way" };
+
+/// Write (1) or read (0), size, count, offset (low, high), value (low, high).
+const MAIL_WORDS: usize = 7;
+
+fn low(word: u64) -> u32 {
+    u32::try_from(word & u64::from(u32::MAX)).unwrap_or(u32::MAX)
 }
 
 impl NativeVcpu {
-    pub(crate) fn new(vcpu: Vcpu, mailbox: Mailbox) -> Self {
-        Self { vcpu: Arc::new(vcpu), mailbox }
+    pub(crate) fn new(vcpu: Vcpu, mailbox: Mailbox, mail: Uint32Array) -> Self {
+        Self { vcpu: Arc::new(vcpu), mailbox, mail, sync: None, kept: None }
+    }
+
+    fn step(&mut self) -> i64 {
+        match self.sync.as_mut().map_or(Err(NO_RUN), |run| run.step(WhenFull::Return)) {
+            Ok(Step::Claimed(claimed)) if claimed.elements.is_empty() && claimed.count == 1 => self.post(&claimed),
+            Ok(Step::Claimed(claimed)) => {
+                let claim = signed(claimed.claim);
+                self.keep(Ok(Some(claimed.into())));
+                -claim
+            }
+            Ok(Step::Exit(exit)) => self.keep(Ok(Some(exit))),
+            Ok(_) => self.keep(Ok(None)),
+            Err(error) => self.keep(Err(error)),
+        }
+    }
+
+    fn keep(&mut self, outcome: Result<Option<Exit>>) -> i64 {
+        self.kept = Some(outcome);
+        0
+    }
+
+    /// Puts an access into the mail and gives the number of its claim.
+    fn post(&mut self, claimed: &Claimed) -> i64 {
+        let words: [u32; MAIL_WORDS] = [
+            claimed.write.into(),
+            claimed.size.into(),
+            claimed.count,
+            low(claimed.offset),
+            low(claimed.offset >> 32),
+            low(claimed.value),
+            low(claimed.value >> 32),
+        ];
+        // SAFETY: this runs on the thread of the environment that made the array, inside a call from it, so nothing
+        // else touches it meanwhile. The facade made it, of ordinary memory, and never detaches it.
+        let mail = unsafe { self.mail.as_mut() };
+        mail.iter_mut().zip(words).for_each(|(target, word)| *target = word);
+        signed(claimed.claim)
     }
 }
 
@@ -57,14 +111,57 @@ impl NativeVcpu {
         }
     }
 
-    #[napi(catch_unwind, ts_return_type = "Failure | NativeExit | null")]
-    pub fn run_sync(&self, timeout_ms: f64) -> Outcome<Either<NativeExit, Null>> {
+    /// Begins a run on this thread, for `timeout_ms` in all. `sync_end` has to follow.
+    #[napi(catch_unwind)]
+    pub fn sync_begin(&mut self, timeout_ms: f64) -> Outcome<Null> {
         let limit = Duration::try_from_secs_f64(timeout_ms / 1e3).map_err(|_| Error::InvalidArgument {
             what: "timeoutMs",
             expected: "a finite number of milliseconds from 0 on",
         });
-        let exit = limit.and_then(|limit| self.vcpu.run_sync_until_full(limit));
-        outcome(exit.map(|exit| exit.map_or(Either::B(Null), |exit| Either::A(exit.into()))))
+        let run = limit.and_then(|limit| self.vcpu.begin_sync(limit));
+        outcome(run.map(|run| {
+            self.sync = Some(run);
+            Null
+        }))
+    }
+
+    /// Runs on. Gives the number of the claim whose access then lies in the mail, or 0: see `sync_outcome`.
+    #[napi(catch_unwind)]
+    pub fn sync_step(&mut self) -> i64 {
+        self.step()
+    }
+
+    /// The same, after answering the access of the last step.
+    #[napi(catch_unwind)]
+    pub fn sync_answer(&mut self, low: u32, high: u32) -> i64 {
+        let word = u64::from(high) << 32 | u64::from(low);
+        match self.sync.as_mut().map_or(Err(NO_RUN), |run| run.answer_word(word)) {
+            Ok(()) => self.step(),
+            Err(error) => self.keep(Err(error)),
+        }
+    }
+
+    /// The same with all the bytes of an access of several elements.
+    #[napi(catch_unwind)]
+    pub fn sync_answer_bytes(&mut self, bytes: &[u8]) -> i64 {
+        match self.sync.as_mut().map_or(Err(NO_RUN), |run| run.answer(bytes)) {
+            Ok(()) => self.step(),
+            Err(error) => self.keep(Err(error)),
+        }
+    }
+
+    /// What a step gave that was no single access: the exit or failure that ends the run, an access of several
+    /// elements, or `null` where a queue is full.
+    #[napi(catch_unwind, ts_return_type = "Failure | NativeExit | null")]
+    pub fn sync_outcome(&mut self) -> Outcome<Either<NativeExit, Null>> {
+        let kept = self.kept.take().unwrap_or(Err(NO_RUN));
+        outcome(kept.map(|exit| exit.map_or(Either::B(Null), |exit| Either::A(exit.into()))))
+    }
+
+    /// Ends the run where it stands.
+    #[napi(catch_unwind)]
+    pub fn sync_end(&mut self) {
+        self.sync = None;
     }
 
     #[napi(catch_unwind)]

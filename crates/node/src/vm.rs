@@ -3,19 +3,15 @@
 
 use std::sync::Arc;
 
-use napi::bindgen_prelude::{AsyncTask, Either, Null, Uint8Array, Uint8ArraySlice};
+use napi::bindgen_prelude::{AsyncTask, Either, Null, Uint8ArraySlice, Uint32Array};
 use napi_derive::napi;
-use typevisor::{
-    Error, GpaRange, Kvm, Result, Vm,
-    bus::{Bus, ClaimId, ConsoleBuffer, DebugConsole, Unclaimed},
-    memory::MapOptions,
-    vcpu::VcpuOptions,
-};
+use typevisor::{Error, GpaRange, Kvm, Result, Vm, bus::Unclaimed, memory::MapOptions, vcpu::VcpuOptions};
 
 use crate::{
+    bus::{NativeClaim, NativeClaimOptions, claim},
     closing::{Close, Closing},
     convert::{NativeRange, unsigned, unsigned_u32},
-    environment::{Mailbox, Message},
+    environment::Mailbox,
     failure::{Outcome, outcome},
     host::{NativeCapability, capabilities},
     memory::{NativeSlot, NativeSlotInfo},
@@ -119,10 +115,10 @@ impl NativeVm {
     }
 
     #[napi(catch_unwind)]
-    pub fn create_vcpu(&self, options: NativeVcpuOptions) -> Outcome<NativeVcpu> {
+    pub fn create_vcpu(&self, options: NativeVcpuOptions, mail: Uint32Array) -> Outcome<NativeVcpu> {
         let id = options.id.map(|id| unsigned_u32("id", id)).transpose();
         let vcpu = id.and_then(|id| self.vm.create_vcpu(VcpuOptions { id }));
-        outcome(vcpu.map(|vcpu| NativeVcpu::new(vcpu, self.mailbox.clone())))
+        outcome(vcpu.map(|vcpu| NativeVcpu::new(vcpu, self.mailbox.clone(), mail)))
     }
 
     #[napi(catch_unwind)]
@@ -138,13 +134,10 @@ impl NativeVm {
         }))
     }
 
+    /// Claims part of the bus for the program, or for a device in Rust: see `NativeClaimOptions`.
     #[napi(catch_unwind)]
-    pub fn debug_console(&self, port: u16, id: i64) -> Outcome<NativeConsole> {
-        let mailbox = self.mailbox.clone();
-        let buffer = ConsoleBuffer::new(move || mailbox.post(Message { id, payload: Ok(None) }));
-        let bus = self.vm.bus().clone();
-        let claim = bus.claim_ports(port, 1, Box::new(DebugConsole::new(Arc::clone(&buffer))));
-        outcome(claim.map(|claim| NativeConsole { buffer, claim, bus }))
+    pub fn claim(&self, options: NativeClaimOptions) -> Outcome<NativeClaim> {
+        outcome(claim(self.vm.bus(), &options, &self.mailbox))
     }
 
     #[napi(catch_unwind)]
@@ -161,7 +154,7 @@ impl NativeVm {
 
 #[cfg(feature = "test-hooks")]
 impl NativeVm {
-    pub(crate) fn bus(&self) -> &Bus {
+    pub(crate) fn bus(&self) -> &typevisor::bus::Bus {
         self.vm.bus()
     }
 }
@@ -170,34 +163,4 @@ fn map_options(options: &NativeMapOptions) -> Result<MapOptions> {
     let range = GpaRange::pages(unsigned("gpa", options.gpa)?, unsigned("size", options.size)?)?;
     let slot = options.slot.map(|slot| unsigned_u32("slot", slot)).transpose()?;
     Ok(MapOptions { range, readonly: options.readonly, slot })
-}
-
-/// `NativeConsole` in ts/native.ts.
-#[napi]
-pub struct NativeConsole {
-    buffer: Arc<ConsoleBuffer>,
-    claim: ClaimId,
-    bus: Bus,
-}
-
-#[napi]
-impl NativeConsole {
-    #[napi(catch_unwind)]
-    pub fn take(&self) -> Uint8Array {
-        self.buffer.take().into()
-    }
-
-    #[napi(catch_unwind)]
-    pub fn release(&self) -> Null {
-        self.bus.release(self.claim);
-        self.buffer.abandon();
-        Null
-    }
-}
-
-impl Drop for NativeConsole {
-    fn drop(&mut self) {
-        // Collected without a release: nobody can take bytes any more, so no vCPU may wait for that.
-        self.buffer.abandon();
-    }
 }

@@ -2,6 +2,8 @@
 //! neither vCPUs nor KVM: `vcpu` asks it before an exit reaches the program.
 
 mod console;
+mod devices;
+mod queue;
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +13,9 @@ use std::{
     },
 };
 
-pub use console::{ConsoleBuffer, DebugConsole};
+pub use console::{ConsoleBuffer, DebugConsole, SerialConsole, SerialInput};
+pub use devices::{Doorbell, Latch};
+pub use queue::{Queue, Wakeup};
 
 use crate::{
     error::{Error, Result},
@@ -55,10 +59,75 @@ pub enum Unclaimed {
     Ones,
 }
 
+/// Who answers a claim.
+pub enum Owner {
+    /// A device in Rust.
+    Device(Box<dyn Device>),
+    /// The program: an access ends the run and says whose it is by this number, which is not 0.
+    Program(u64),
+    /// The program, but writes wait in a queue and do not end the run.
+    Posted {
+        /// Where writes go. When it is full the vCPU waits.
+        queue: Arc<Queue<PostedWrite>>,
+        /// The number by which reads end the run; not 0.
+        program: u64,
+    },
+}
+
+impl<D: Device + 'static> From<Box<D>> for Owner {
+    fn from(device: Box<D>) -> Self {
+        Self::Device(device)
+    }
+}
+
+impl From<Box<dyn Device>> for Owner {
+    fn from(device: Box<dyn Device>) -> Self {
+        Self::Device(device)
+    }
+}
+
+/// A write that waits to be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PostedWrite {
+    /// Bytes from the start of the claim.
+    pub offset: u64,
+    /// 1 to 8.
+    pub size: u8,
+    /// What was written, little-endian.
+    pub value: u64,
+}
+
+/// Writes that wait before their vCPU does.
+const POSTED_CAPACITY: usize = 8192;
+
+impl Queue<PostedWrite> {
+    /// A queue for posted writes, 8,192 of them.
+    #[must_use]
+    pub fn posted(wake: impl Fn(Wakeup) + Send + Sync + 'static) -> Arc<Self> {
+        Self::new(POSTED_CAPACITY, wake)
+    }
+}
+
+enum Answerer {
+    Device(Mutex<Box<dyn Device>>),
+    Program(u64),
+    Posted { queue: Arc<Queue<PostedWrite>>, program: u64 },
+}
+
+impl From<Owner> for Answerer {
+    fn from(owner: Owner) -> Self {
+        match owner {
+            Owner::Device(device) => Self::Device(Mutex::new(device)),
+            Owner::Program(program) => Self::Program(program),
+            Owner::Posted { queue, program } => Self::Posted { queue, program },
+        }
+    }
+}
+
 struct Claim {
     size: u64,
     id: u64,
-    device: Mutex<Box<dyn Device>>,
+    answerer: Answerer,
 }
 
 #[derive(Default)]
@@ -100,40 +169,47 @@ pub(crate) enum Handled {
     Yes,
     /// As `Yes`, but the vCPU has to wait at the gate before it runs on.
     Wait(Arc<dyn Gate>),
+    /// The program claimed it, under this number.
+    Program {
+        claim: u64,
+        /// Bytes from the start of the claim.
+        offset: u64,
+    },
 }
 
 impl Bus {
-    /// Gives `count` I/O ports from `base` on to `device`. A claim takes effect with the next exit.
+    /// Gives `count` I/O ports from `base` on to `owner`. A claim takes effect with the next exit.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where the ports end past 65,535, or one of them is claimed.
-    pub fn claim_ports(&self, base: u16, count: u32, device: Box<dyn Device>) -> Result<ClaimId> {
+    /// [`Error::InvalidArgument`] where the ports end past 65,535, [`Error::ClaimOverlap`] where one of them is claimed.
+    pub fn claim_ports(&self, base: u16, count: u32, owner: impl Into<Owner>) -> Result<ClaimId> {
         if count == 0 || u64::from(base) + u64::from(count) > PORTS {
             return Err(Error::InvalidArgument {
                 what: "port range",
                 expected: "1 to 65,536 ports, the last at most 65,535",
             });
         }
-        self.claim(Space::Port, u64::from(base), u64::from(count), device)
+        self.claim(Space::Port, u64::from(base), u64::from(count), owner.into())
     }
 
-    /// Gives a range of guest physical addresses to `device`. Only accesses that no slot serves get there.
+    /// Gives a range of guest physical addresses to `owner`. Only accesses that no slot serves get there.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where part of the range is claimed.
-    pub fn claim_mmio(&self, range: GpaRange, device: Box<dyn Device>) -> Result<ClaimId> {
-        self.claim(Space::Mmio, range.gpa(), range.size(), device)
+    /// [`Error::ClaimOverlap`] where part of the range is claimed.
+    pub fn claim_mmio(&self, range: GpaRange, owner: impl Into<Owner>) -> Result<ClaimId> {
+        self.claim(Space::Mmio, range.gpa(), range.size(), owner.into())
     }
 
-    fn claim(&self, space: Space, base: u64, size: u64, device: Box<dyn Device>) -> Result<ClaimId> {
+    fn claim(&self, space: Space, base: u64, size: u64, owner: Owner) -> Result<ClaimId> {
         let mut claims = self.claims.write().unwrap_or_else(PoisonError::into_inner);
         let below = claims.space(space).range(..base + size).next_back();
-        if below.is_some_and(|(at, claim)| at + claim.size > base) {
-            return Err(Error::InvalidArgument { what: "claimed range", expected: "free of other claims" });
+        if let Some((&at, claim)) = below.filter(|(at, claim)| *at + claim.size > base) {
+            let what = if space == Space::Port { "ports" } else { "MMIO addresses" };
+            return Err(Error::ClaimOverlap { what, new: base..base + size, old: at..at + claim.size });
         }
         claims.next_id += 1;
         let id = claims.next_id;
-        claims.space(space).insert(base, Arc::new(Claim { size, id, device: Mutex::new(device) }));
+        claims.space(space).insert(base, Arc::new(Claim { size, id, answerer: owner.into() }));
         Ok(ClaimId { space, base, id })
     }
 
@@ -163,19 +239,23 @@ impl Bus {
             answer.fill(0xff);
             return Handled::Yes;
         };
-        let size = usize::from(access.size);
-        let mut device = claim.device.lock().unwrap_or_else(PoisonError::into_inner);
-        if !access.write {
-            answer.chunks_mut(size).for_each(|element| device.read(offset, element));
-            return Handled::Yes;
-        }
-        let mut handled = Handled::Yes;
-        for element in access.data.chunks(size) {
-            if let Written::Full(gate) = device.write(offset, element) {
-                handled = Handled::Wait(gate);
+        match &claim.answerer {
+            Answerer::Device(device) => {
+                let mut device = device.lock().unwrap_or_else(PoisonError::into_inner);
+                ask(&mut **device, access, offset, answer)
+            }
+            Answerer::Posted { queue, .. } if access.write => {
+                let has_room = queue.push(access.data.chunks(usize::from(access.size)).map(|element| PostedWrite {
+                    offset,
+                    size: access.size,
+                    value: word(element),
+                }));
+                if has_room { Handled::Yes } else { Handled::Wait(Arc::<Queue<PostedWrite>>::clone(queue)) }
+            }
+            Answerer::Program(claim) | Answerer::Posted { program: claim, .. } => {
+                Handled::Program { claim: *claim, offset }
             }
         }
-        handled
     }
 
     /// The claim that holds the whole access, and where in it the access begins.
@@ -189,6 +269,29 @@ impl Bus {
         let offset = access.address - base;
         (offset + u64::from(access.size) <= claim.size).then(|| (offset, Arc::clone(claim)))
     }
+}
+
+/// Passes an access to a device, element by element.
+fn ask(device: &mut dyn Device, access: &Access<'_>, offset: u64, answer: &mut [u8]) -> Handled {
+    let size = usize::from(access.size);
+    if !access.write {
+        answer.chunks_mut(size).for_each(|element| device.read(offset, element));
+        return Handled::Yes;
+    }
+    let mut handled = Handled::Yes;
+    for element in access.data.chunks(size) {
+        if let Written::Full(gate) = device.write(offset, element) {
+            handled = Handled::Wait(gate);
+        }
+    }
+    handled
+}
+
+/// Up to 8 bytes as a number.
+pub(crate) fn word(bytes: &[u8]) -> u64 {
+    let mut word = [0; 8];
+    word.iter_mut().zip(bytes).for_each(|(target, byte)| *target = *byte);
+    u64::from_le_bytes(word)
 }
 
 impl std::fmt::Debug for Bus {

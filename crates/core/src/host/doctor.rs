@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{
     Capability, Kvm, KvmOptions, checks,
     kvm::DEVICE,
-    machine::{DeviceNode, Machine},
+    machine::{DeviceNode, Machine, Virtualization},
     unavailable::{API_VERSION, Cause, Unavailable},
 };
 use crate::error::Error;
@@ -67,6 +67,38 @@ pub struct Facts {
     pub max_vcpus: Option<i32>,
     /// Number of memory slots of one VM, if KVM could be asked.
     pub memory_slots: Option<i32>,
+}
+
+impl Facts {
+    /// Names and values to show to people, in that order; what is not known is left out.
+    #[must_use]
+    pub fn rows(&self) -> Vec<(&'static str, String)> {
+        let machine = &self.machine;
+        let virtualization = match machine.virtualization {
+            Virtualization::Vmx => Some("Intel VT-x"),
+            Virtualization::Svm => Some("AMD-V"),
+            Virtualization::None { in_vm: true } => Some("none shown (this is a virtual machine)"),
+            Virtualization::None { in_vm: false } => Some("none shown"),
+            Virtualization::Unknown => None,
+        };
+        let node = self.node.as_ref().map(|node| {
+            let group = node.group.as_deref().map_or_else(|| node.gid.to_string(), ToString::to_string);
+            format!("owner {}, group {group}, mode {:03o}", node.uid, node.mode)
+        });
+        let rows = [
+            ("kernel", Some(machine.kernel.to_string())),
+            ("architecture", Some(machine.architecture.to_owned())),
+            ("processor", virtualization.map(str::to_owned)),
+            ("modules", Some(machine.modules.join(", ")).filter(|modules| !modules.is_empty())),
+            ("container", machine.container.then(|| "yes".to_owned())),
+            ("device", Some(self.device.display().to_string())),
+            ("access", node),
+            ("api version", self.api_version.map(|version| version.to_string())),
+            ("vCPUs per VM", self.max_vcpus.map(|count| count.to_string())),
+            ("slots per VM", self.memory_slots.map(|count| count.to_string())),
+        ];
+        rows.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
 }
 
 /// What [`doctor`] found.
@@ -165,6 +197,9 @@ mod tests {
         assert_eq!((report.checks[0].id, report.checks[0].status == Status::Ok), ("kvm-device", false));
         assert_eq!(report.checks[0].remedy.as_deref(), Some("name KVM's device, which is usually /dev/kvm"));
         assert!(report.checks.iter().any(|check| check.id == "userfaultfd"));
+        let rows = report.facts.rows();
+        assert!(rows.contains(&("device", "/no/such/kvm".to_owned())));
+        assert!(rows.iter().all(|(name, _)| !matches!(*name, "access" | "api version")), "unknown is left out");
         assert_eq!((report.facts.api_version, report.facts.node), (None, None));
     }
 

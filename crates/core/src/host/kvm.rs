@@ -59,7 +59,8 @@ impl Kvm {
     /// Opens the device, close-on-exec, and checks that it is KVM.
     ///
     /// # Errors
-    /// [`Error::KvmUnavailable`] with its cause and a remedy; [`Error::InvalidArgument`] for a path with a zero byte.
+    /// [`Error::KvmUnavailable`] with its cause and a remedy; [`Error::InvalidArgument`] for a path that is empty or has
+    /// a zero byte.
     pub fn open(options: KvmOptions) -> Result<Self> {
         let path = options.path.unwrap_or_else(|| DEVICE.into());
         let device = open_device(&path)?;
@@ -129,12 +130,6 @@ impl Kvm {
         self.open.device.get_vcpu_mmap_size().map_err(Error::ioctl("KVM_GET_VCPU_MMAP_SIZE"))
     }
 
-    /// The device, for set-up calls of kvm-ioctls.
-    #[must_use]
-    pub fn device(&self) -> &kvm_ioctls::Kvm {
-        &self.open.device
-    }
-
     /// `KVM_GET_SUPPORTED_CPUID` (api.rst 4.46), asked once: the kernel executes about a hundred CPUID instructions for
     /// it, each a trap where the host is a guest itself.
     #[cfg(target_arch = "x86_64")]
@@ -153,7 +148,7 @@ impl Kvm {
     /// Makes a VM of `vm_type` (0: the default type; on aarch64 bits 7 to 0 are the width of guest addresses).
     ///
     /// # Errors
-    /// [`Error::Ioctl`] with `KVM_CREATE_VM`: `EINVAL` for an unknown type, `EBUSY` where another hypervisor holds
+    /// [`Error::Limit`] where no descriptor is left. [`Error::Ioctl`] with `KVM_CREATE_VM`: `EINVAL` for an unknown type, `EBUSY` where another hypervisor holds
     /// the processor, `ENOMEM`.
     pub fn create_vm(&self, vm_type: u64) -> Result<VmFd> {
         let mut attempt = 1;
@@ -162,13 +157,16 @@ impl Kvm {
                 Err(error) if error.errno() == libc::EINTR && attempt < CREATE_VM_ATTEMPTS => {
                     attempt += 1;
                 }
-                result => return result.map_err(Error::ioctl("KVM_CREATE_VM")),
+                result => return result.map_err(|error| Error::creation("KVM_CREATE_VM", error.into())),
             }
         }
     }
 }
 
 fn open_device(path: &Path) -> Result<kvm_ioctls::Kvm> {
+    if path.as_os_str().is_empty() {
+        return Err(Error::InvalidArgument { what: "path", expected: "the name of KVM's device, not empty" });
+    }
     let name = CString::new(path.as_os_str().as_bytes())
         .map_err(|_| Error::InvalidArgument { what: "path", expected: "a file name without zero bytes" })?;
     let device = kvm_ioctls::Kvm::new_with_path(&name).map_err(|error| {
@@ -199,6 +197,12 @@ mod tests {
             Err(Error::KvmUnavailable { reason }) => reason.cause().clone(),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn an_empty_path_is_an_argument_and_no_device() {
+        let error = Kvm::open(KvmOptions { path: Some(PathBuf::new()), hide: Vec::new() }).unwrap_err();
+        assert_eq!(error.to_string(), "path must be the name of KVM's device, not empty");
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub struct SlotInfo {
     pub readonly: bool,
     /// Which ioctl KVM was given, see [`MemorySlot::ioctl`].
     pub ioctl: &'static str,
+    /// Tells this slot from every other there ever was in this process: numbers are reused, these are not.
+    pub serial: u64,
 }
 
 /// The memory of one VM: slots, and host access to what is in them. Cheap to clone; all clones are the same memory.
@@ -164,6 +166,7 @@ impl GuestMemory {
                 range: region.range(),
                 readonly: region.readonly(),
                 ioctl: region.identity().ioctl,
+                serial: region.identity().serial,
             };
             Ok(map.iter().map(|entry| info(&entry.value)).collect())
         })

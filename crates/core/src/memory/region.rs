@@ -24,14 +24,18 @@ pub(super) struct Identity {
     pub(super) number: u32,
     pub(super) readonly: bool,
     pub(super) ioctl: &'static str,
+    /// Given once in this process.
+    pub(super) serial: u64,
     mapped_at: GpaRange,
     /// Where it lies now. Written under the write lock of the map, read without: it is for showing, never for access.
     gpa: AtomicU64,
 }
 
 impl Identity {
-    pub(super) const fn new(number: u32, readonly: bool, ioctl: &'static str, range: GpaRange) -> Self {
-        Self { number, readonly, ioctl, mapped_at: range, gpa: AtomicU64::new(range.gpa()) }
+    pub(super) fn new(number: u32, readonly: bool, ioctl: &'static str, range: GpaRange) -> Self {
+        static SERIALS: AtomicU64 = AtomicU64::new(1);
+        let serial = SERIALS.fetch_add(1, Relaxed);
+        Self { number, readonly, ioctl, serial, mapped_at: range, gpa: AtomicU64::new(range.gpa()) }
     }
 
     pub(super) fn range(&self) -> GpaRange {

@@ -68,7 +68,13 @@ impl MemorySlot {
     /// All of it at once.
     #[must_use]
     pub fn info(&self) -> SlotInfo {
-        SlotInfo { number: self.number(), range: self.range(), readonly: self.readonly(), ioctl: self.ioctl() }
+        SlotInfo {
+            number: self.number(),
+            range: self.range(),
+            readonly: self.readonly(),
+            ioctl: self.ioctl(),
+            serial: self.identity.serial,
+        }
     }
 
     /// Which ioctl KVM was given: `KVM_SET_USER_MEMORY_REGION2` where the VM has `KVM_CAP_USER_MEMORY2` (Linux 6.8),

@@ -1,9 +1,13 @@
 //! Notices that the process was forked: a VM belongs to the process whose address space KVM holds.
-#![expect(unsafe_code, reason = "pthread_atfork")]
+#![expect(unsafe_code, reason = "pthread_atfork, and values that a child must not drop")]
 
-use std::sync::{
-    Once,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    mem::ManuallyDrop,
+    ops::{Deref, DerefMut},
+    sync::{
+        Once,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 static GENERATION: AtomicU32 = AtomicU32::new(0);
@@ -22,4 +26,40 @@ pub(crate) fn generation() -> u32 {
 
 unsafe extern "C" fn in_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A value that is dropped only in the process that made it: in a forked child its mapping is not there to be unmapped,
+/// and something else may be in its place.
+pub(crate) struct NotInherited<T> {
+    value: ManuallyDrop<T>,
+    generation: u32,
+}
+
+impl<T> NotInherited<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self { value: ManuallyDrop::new(value), generation: generation() }
+    }
+}
+
+impl<T> Deref for NotInherited<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> DerefMut for NotInherited<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.value
+    }
+}
+
+impl<T> Drop for NotInherited<T> {
+    fn drop(&mut self) {
+        if self.generation == generation() {
+            // SAFETY: dropped here and nowhere else, and not used again.
+            unsafe { ManuallyDrop::drop(&mut self.value) };
+        }
+    }
 }

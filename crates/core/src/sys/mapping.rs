@@ -3,7 +3,9 @@
 
 use std::{os::fd::AsRawFd, ptr::NonNull};
 
-use super::fork;
+use kvm_ioctls::VcpuFd;
+
+use super::{fork, limits};
 use crate::error::{Errno, Error, Result};
 
 /// A mapping that this value owns. Never carried over a fork: Node's `spawn` is a real one.
@@ -38,7 +40,7 @@ impl Mapping {
         // SAFETY: a null hint without MAP_FIXED can't replace a mapping that somebody owns.
         let address = unsafe { libc::mmap(std::ptr::null_mut(), size, protection, flags, fd, 0) };
         if address == libc::MAP_FAILED {
-            return Err(map_failed(Errno::last()));
+            return Err(map_failed(Errno::last(), size));
         }
         let Some(address) = NonNull::new(address.cast::<u8>()) else {
             return Err(Error::Os { call: "mmap", errno: Errno(libc::EINVAL) });
@@ -78,21 +80,30 @@ impl Drop for Mapping {
     }
 }
 
-fn map_failed(errno: Errno) -> Error {
-    match errno.0 {
-        libc::ENOMEM => Error::Limit {
-            what: "address space or mappings for guest memory",
-            limit: max_map_count(),
-            remedy: "close VMs, map less, or raise vm.max_map_count (its value is the limit shown)",
-        },
-        _ => Error::Os { call: "mmap", errno },
+/// kvm-ioctls maps the `kvm_run` page (and what follows it, `size` bytes in all) for itself; this keeps that mapping
+/// from children too. They must not drop the fd: see [`fork::NotInherited`].
+pub(crate) fn keep_kvm_run(vcpu: &mut fork::NotInherited<VcpuFd>, size: usize) -> Result<()> {
+    let address = std::ptr::from_mut(vcpu.get_kvm_run());
+    // SAFETY: the mapping is the fd's own, of that size; MADV_DONTFORK changes what a child sees, not its content here.
+    match unsafe { libc::madvise(address.cast(), size, libc::MADV_DONTFORK) } {
+        0 => Ok(()),
+        _ => Err(Error::last_os("madvise")),
     }
 }
 
-fn max_map_count() -> u64 {
-    // 65530 is the kernel's default where /proc is not mounted.
-    std::fs::read_to_string("/proc/sys/vm/max_map_count")
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(65_530)
+/// Mappings that a failed `mmap` may be short of although `/proc/self/maps` shows some less than the limit: other
+/// threads map and unmap meanwhile.
+const NEAR: u64 = 64;
+
+fn map_failed(errno: Errno, size: usize) -> Error {
+    let limit = limits::mappings();
+    match errno.0 {
+        libc::ENOMEM if limits::mappings_in_use().is_some_and(|used| used + NEAR >= limit) => Error::Limit {
+            what: "memory mappings of this process",
+            limit,
+            remedy: "close VMs, unmap slots, or raise vm.max_map_count",
+        },
+        libc::ENOMEM => Error::HostMemory { size: size as u64, errno },
+        _ => Error::Os { call: "mmap", errno },
+    }
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod fork;
 pub(crate) mod ioctl;
+pub(crate) mod limits;
 pub(crate) mod mapping;
 pub(crate) mod signal;
 pub(crate) mod userfault;

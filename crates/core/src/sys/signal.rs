@@ -2,13 +2,15 @@
 #![expect(unsafe_code, reason = "sigaction, pthread_sigmask, tgkill")]
 
 use std::{
+    cell::Cell,
     mem::MaybeUninit,
     sync::{Mutex, PoisonError},
 };
 
 use crate::error::{Errno, Error, Result};
 
-/// The offset from `SIGRTMIN` used unless told otherwise; glibc keeps the first few for itself.
+/// The offset from `SIGRTMIN` (which leaves out what glibc keeps for itself) used unless told otherwise: past the
+/// first few, which programs that use real-time signals tend to take.
 const DEFAULT_OFFSET: i32 = 4;
 
 static INSTALLED: Mutex<Option<KickSignal>> = Mutex::new(None);
@@ -24,8 +26,11 @@ pub(crate) struct ThreadId(libc::pid_t);
 impl ThreadId {
     /// The calling thread.
     pub(crate) fn current() -> Self {
-        // SAFETY: takes nothing, changes nothing, cannot fail.
-        Self(unsafe { libc::gettid() })
+        thread_local! {
+            // SAFETY: takes nothing, changes nothing, cannot fail.
+            static ID: libc::pid_t = unsafe { libc::gettid() };
+        }
+        Self(ID.with(|id| *id))
     }
 }
 
@@ -34,8 +39,8 @@ impl KickSignal {
     /// installed at the first call. Two copies of the library share it: both handlers do nothing.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where the variable names no real-time signal, [`Error::Busy`] where another
-    /// part of the process handles that signal.
+    /// [`Error::InvalidArgument`] where the variable names no real-time signal, [`Error::KickSignalTaken`] where
+    /// another part of the process handles that signal.
     pub(crate) fn get() -> Result<Self> {
         let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(signal) = *installed {
@@ -57,9 +62,7 @@ impl KickSignal {
         let old = unsafe { old.assume_init() };
         let ours = old.sa_flags & MARK == MARK;
         if old.sa_sigaction != libc::SIG_DFL && old.sa_sigaction != libc::SIG_IGN && !ours {
-            return Err(Error::Busy {
-                why: "another part of this process handles the kick signal; set TYPEVISOR_KICK_SIGNAL to another n of SIGRTMIN+n",
-            });
+            return Err(Error::KickSignalTaken { signal: self.0 });
         }
         // SAFETY: all-zero bytes are a valid sigaction: no flags, an empty mask.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -101,17 +104,29 @@ impl KickSignal {
         set_mask(libc::SIG_UNBLOCK, &set).map(|_| ())
     }
 
-    /// Lets the kick in on the calling thread, which may have been started with it blocked. Undone by nobody:
-    /// the handler does nothing.
+    /// Lets the kick in on the calling thread, which may have been started with it blocked; a system call at the
+    /// thread's first call only. Undone by nobody: the handler does nothing.
     pub(crate) fn unblock_on_this_thread(self) -> Result<()> {
+        if ADMITTED.get() {
+            return Ok(());
+        }
         let mut set = empty_set();
         add(&mut set, self.0);
-        set_mask(libc::SIG_UNBLOCK, &set).map(|_| ())
+        set_mask(libc::SIG_UNBLOCK, &set)?;
+        ADMITTED.set(true);
+        Ok(())
     }
 }
 
-/// Flags by which one copy of this library knows the handler of another: nobody else combines these three.
-const MARK: i32 = libc::SA_RESTART | libc::SA_ONSTACK | libc::SA_NODEFER;
+thread_local! {
+    /// The kick is let in on this thread.
+    static ADMITTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Flags by which one copy of this library knows the handler of another: nobody else combines these. The last two mean
+/// something to `SIGCHLD` only. Never `SA_NODEFER`: kicks queue, and as many handlers inside one another as there are
+/// kicks would overflow the stack for signals.
+const MARK: i32 = libc::SA_RESTART | libc::SA_ONSTACK | libc::SA_NOCLDSTOP | libc::SA_NOCLDWAIT;
 
 extern "C" fn nothing(_signal: i32) {}
 

@@ -57,9 +57,9 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    pub(crate) fn new(page: ImmediateExit) -> Result<Self> {
+    pub(crate) const fn new(page: ImmediateExit, signal: KickSignal) -> Self {
         let target = Mutex::new(Target { page: Some(page), run: None });
-        Ok(Self { requests: AtomicU32::new(0), target, signal: KickSignal::get()? })
+        Self { requests: AtomicU32::new(0), target, signal }
     }
 
     fn target(&self) -> MutexGuard<'_, Target> {
@@ -90,7 +90,9 @@ impl Control {
     }
 
     fn request(&self, target: &Target, what: u32) {
-        self.requests.fetch_or(what, Ordering::SeqCst);
+        if self.requests.fetch_or(what, Ordering::SeqCst) & what != 0 {
+            return; // whoever asked first has done the rest, and the runner has not looked yet
+        }
         let Some(page) = &target.page else { return };
         page.set();
         if let Some((id, thread)) = target.run.as_ref().and_then(|run| run.thread.as_ref()) {
@@ -118,7 +120,7 @@ impl Control {
         self.requests.fetch_and(!CANCEL, Ordering::SeqCst);
     }
 
-    /// Why not to enter the guest, if there is a reason. A kick is used up by being seen.
+    /// Why not to enter the guest, if there is a reason.
     pub(crate) fn stop(&self) -> Option<Stop> {
         let requests = self.requests.load(Ordering::SeqCst);
         if requests == 0 {
@@ -128,8 +130,14 @@ impl Control {
         } else if requests & CANCEL != 0 {
             Some(Stop::Cancelled)
         } else {
-            self.requests.fetch_and(!KICK, Ordering::SeqCst);
             Some(Stop::Kicked)
+        }
+    }
+
+    /// The run ends for this reason: a kick is used up.
+    pub(crate) fn obey(&self, stop: Stop) {
+        if stop == Stop::Kicked {
+            self.requests.fetch_and(!KICK, Ordering::SeqCst);
         }
     }
 
@@ -139,7 +147,7 @@ impl Control {
         self.stop()
     }
 
-    /// Unblocks the kick signal on the calling thread.
+    /// Unblocks the kick signal on the calling thread; a system call once a thread.
     pub(crate) fn admit_signal(&self) -> Result<()> {
         self.signal.unblock_on_this_thread()
     }

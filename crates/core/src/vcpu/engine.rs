@@ -10,10 +10,10 @@ use super::{
     run_page::{ImmediateExit, RunPage},
 };
 use crate::{
-    bus::{Bus, Gate, Handled},
+    bus::{Bus, Gate, Handled, word},
     error::{Errno, Error, Result},
-    exit::{Access, Exit, Raw, decode, decode_exit},
-    sys::ioctl::KVM_RUN,
+    exit::{Access, Exit, Raw, Space, decode, decode_exit},
+    sys::{fork::NotInherited, ioctl::KVM_RUN, mapping::keep_kvm_run},
 };
 
 /// Reads of up to this many bytes are answered without allocating.
@@ -33,7 +33,7 @@ pub(crate) enum Goal {
 
 /// What to do where a device is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WhenFull {
+pub enum WhenFull {
     /// Wait until somebody makes room.
     Wait,
     /// Say so: the caller is the one who makes room.
@@ -44,12 +44,72 @@ pub(crate) enum WhenFull {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Driven {
     Exit(Exit),
+    /// An access to what the program claimed; as an exit, and what the claim makes of it.
+    Claimed(Claimed),
     /// Kicked or cancelled before the guest was entered (again).
     Stopped(Stop),
     /// Settled: nothing is pending.
     Settled,
     /// A device is full ([`WhenFull::Return`]).
     Full,
+}
+
+/// An access to what the program claimed. Where it reads, it wants an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// The number given with the claim.
+    pub claim: u64,
+    /// Whether it is MMIO, and no port.
+    pub mmio: bool,
+    /// Port number or guest physical address.
+    pub address: u64,
+    /// Bytes from the start of the claim.
+    pub offset: u64,
+    /// Whether the guest writes.
+    pub write: bool,
+    /// Bytes an element, 1 to 8.
+    pub size: u8,
+    /// Elements, all of them at the same offset.
+    pub count: u32,
+    /// What is written, where that is one element.
+    pub value: u64,
+    /// What is written, where those are several.
+    pub elements: Box<[u8]>,
+}
+
+impl Claimed {
+    fn new(access: &Access<'_>, claim: u64, offset: u64) -> Self {
+        let Access { space, write, address, size, count, data, .. } = *access;
+        let single = write && count == 1;
+        Self {
+            claim,
+            mmio: space == Space::Mmio,
+            address,
+            offset,
+            write,
+            size,
+            count,
+            value: if single { word(data) } else { 0 },
+            elements: if write && !single { data.into() } else { Box::default() },
+        }
+    }
+}
+
+impl From<Claimed> for Exit {
+    fn from(claimed: Claimed) -> Self {
+        let Claimed { mmio, address, write, size, count, value, elements, .. } = claimed;
+        let bytes = value.to_le_bytes();
+        let single = bytes.get(..usize::from(size)).unwrap_or_default();
+        let data = if elements.is_empty() { single.into() } else { elements };
+        // A claim of ports ends at 65,535.
+        let port = u16::try_from(address).unwrap_or(u16::MAX);
+        match (mmio, write) {
+            (true, true) => Self::MmioWrite { gpa: address, data },
+            (true, false) => Self::MmioRead { gpa: address, size },
+            (false, true) => Self::IoOut { port, size, count, data },
+            (false, false) => Self::IoIn { port, size, count },
+        }
+    }
 }
 
 /// What the guest's last exit still needs.
@@ -69,7 +129,7 @@ pub(crate) struct Engine {
     // Order of fields is order of release: the mapping and the vCPU's fd both keep the VM alive.
     page: RunPage,
     immediate: ImmediateExit,
-    pub(crate) fd: VcpuFd,
+    pub(crate) fd: NotInherited<VcpuFd>,
     _vm: Arc<VmFd>,
     bus: Bus,
     pending: Pending,
@@ -81,6 +141,8 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new(fd: VcpuFd, vm: Arc<VmFd>, bus: Bus, run_size: usize) -> Result<(Self, ImmediateExit)> {
+        let mut fd = NotInherited::new(fd);
+        keep_kvm_run(&mut fd, run_size)?;
         let (page, immediate) = RunPage::map(&fd, run_size)?;
         // On aarch64 a KVM_RUN would finalise the vCPU before its features are chosen.
         let primed = cfg!(target_arch = "aarch64");
@@ -132,15 +194,30 @@ impl Engine {
         Ok(())
     }
 
+    /// Once before a run, on the thread that drives it: from here on that thread is signalled.
+    pub(crate) fn begin(&mut self, control: &Control) {
+        self.prime();
+        control.enter();
+    }
+
+    /// The same with a number, of as many bytes as the exit wants.
+    pub(crate) fn answer_word(&mut self, value: u64) -> Result<()> {
+        let size = self.wanted()?;
+        let bytes = value.to_le_bytes();
+        let (low, high) = bytes.split_at_checked(size).ok_or(Error::AnswerRange { size })?;
+        if high.iter().any(|byte| *byte != 0) {
+            return Err(Error::AnswerRange { size });
+        }
+        self.answer(low)
+    }
+
     /// Runs the guest until `goal` is reached or `control` stops it. Accesses that the bus claims are dealt with here.
     pub(crate) fn drive(&mut self, control: &Control, goal: Goal, full: WhenFull) -> Result<Driven> {
         self.check_answered()?;
-        self.prime();
-        control.enter();
         loop {
             if goal == Goal::Run {
                 if let Some(stop) = control.arm(&self.immediate) {
-                    return Ok(Driven::Stopped(stop.closed()?));
+                    return self.stop(control, stop);
                 }
             } else if self.is_pending() {
                 // Bounded without a kick: immediate_exit makes KVM_RUN complete what is pending and return.
@@ -148,35 +225,58 @@ impl Engine {
             } else {
                 return Ok(Driven::Settled);
             }
-            match self.enter() {
-                Ok(_) => {}
-                // EINTR and EAGAIN: not an exit, and the page says nothing; what was pending is complete.
-                Err(Errno(libc::EINTR | libc::EAGAIN)) => {
-                    self.pending = Pending::Nothing;
-                    continue;
-                }
-                Err(errno) => {
-                    self.pending = Pending::Nothing;
-                    return Ok(Driven::Exit(decode_exit(self.page.bytes(), Some(errno))));
-                }
-            }
-            match self.dispatch() {
-                Dispatched::Again => {}
+            match self.enter_and_dispatch() {
+                Dispatched::Nothing | Dispatched::Again => {}
                 Dispatched::Exit(exit) => return Ok(Driven::Exit(exit)),
+                Dispatched::Claimed(claimed) => return Ok(Driven::Claimed(claimed)),
                 // Settling runs no guest: a device is over its limit by one access at most.
                 Dispatched::Full(_) if goal == Goal::Settle => {}
                 Dispatched::Full(_) if full == WhenFull::Return => return Ok(Driven::Full),
                 Dispatched::Full(gate) => {
                     if let Some(stop) = wait(&*gate, control) {
-                        return Ok(Driven::Stopped(stop.closed()?));
+                        return self.stop(control, stop);
                     }
                 }
             }
         }
     }
 
+    /// Ends a run between two instructions: completes the one whose access was dealt with. That may bring an exit,
+    /// which is the program's; the kick then stops the next entry.
+    fn stop(&mut self, control: &Control, stop: Stop) -> Result<Driven> {
+        let stop = stop.closed()?;
+        // Bounded: immediate_exit lets KVM finish that instruction (of a string one, 1,024 elements) and no other.
+        while self.is_pending() {
+            self.immediate.set();
+            match self.enter_and_dispatch() {
+                // A device that is full is over its limit by one instruction at most.
+                Dispatched::Nothing | Dispatched::Again | Dispatched::Full(_) => {}
+                Dispatched::Exit(exit) => return Ok(Driven::Exit(exit)),
+                Dispatched::Claimed(claimed) => return Ok(Driven::Claimed(claimed)),
+            }
+        }
+        control.obey(stop);
+        Ok(Driven::Stopped(stop))
+    }
+
+    #[inline]
+    fn enter_and_dispatch(&mut self) -> Dispatched {
+        match self.enter() {
+            Ok(_) => self.dispatch(),
+            // EINTR and EAGAIN: not an exit, and the page says nothing; what was pending is complete.
+            Err(Errno(libc::EINTR | libc::EAGAIN)) => {
+                self.pending = Pending::Nothing;
+                Dispatched::Nothing
+            }
+            Err(errno) => {
+                self.pending = Pending::Nothing;
+                Dispatched::Exit(decode_exit(self.page.bytes(), Some(errno)))
+            }
+        }
+    }
+
     fn enter(&mut self) -> std::result::Result<i32, Errno> {
-        KVM_RUN.try_call(&self.fd, 0)
+        KVM_RUN.try_call(&*self.fd, 0)
     }
 
     /// The first entry starts helper threads of the VM on x86, which a signal would abort: it happens under
@@ -209,7 +309,8 @@ impl Engine {
         let mut inline = [0; INLINE];
         let mut heap = Vec::new();
         let answer: &mut [u8] = match inline.get_mut(..size) {
-            _ if access.write => &mut [],
+            // Nothing to fill, at an address that is real: filling nothing at a made-up one is slow on some processors.
+            _ if access.write => inline.split_at_mut(0).0,
             Some(small) => small,
             None => {
                 heap.resize(size, 0);
@@ -217,8 +318,18 @@ impl Engine {
             }
         };
         let handled = self.bus.handle(&access, answer);
-        if matches!(handled, Handled::No) {
-            return self.deliver(Exit::from(access), access_pending(&access, size));
+        match handled {
+            Handled::No => {
+                let (exit, pending) = (Exit::from(access), access_pending(&access, size));
+                self.pending = pending;
+                return Dispatched::Exit(exit);
+            }
+            Handled::Program { claim, offset } => {
+                let (claimed, pending) = (Claimed::new(&access, claim, offset), access_pending(&access, size));
+                self.pending = pending;
+                return Dispatched::Claimed(claimed);
+            }
+            Handled::Yes | Handled::Wait(_) => {}
         }
         if !self.page.write(at, answer) {
             // The decoder has seen to it that an answer fits.
@@ -230,16 +341,15 @@ impl Engine {
             _ => Dispatched::Again,
         }
     }
-
-    fn deliver(&mut self, exit: Exit, pending: Pending) -> Dispatched {
-        self.pending = pending;
-        Dispatched::Exit(exit)
-    }
 }
 
 enum Dispatched {
+    /// No exit.
+    Nothing,
+    /// An access was dealt with.
     Again,
     Exit(Exit),
+    Claimed(Claimed),
     Full(Arc<dyn Gate>),
 }
 

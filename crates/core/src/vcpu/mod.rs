@@ -7,7 +7,9 @@ mod control;
 mod engine;
 mod run_page;
 mod shared;
+mod sync;
 mod thread;
+mod waiting;
 mod watchdog;
 
 use std::{
@@ -15,22 +17,24 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 pub use arch::Registers;
 #[cfg(target_arch = "x86_64")]
 pub use arch::boot::{Boot, BootMode, BootOptions, Privilege};
-use engine::{Driven, Engine, Goal, WhenFull};
+pub use engine::{Claimed, WhenFull};
+use engine::{Engine, Goal};
 use shared::Place;
-pub(crate) use shared::Shared;
+pub(crate) use shared::{Machine, Shared};
+pub use sync::{Step, SyncRun};
+pub(crate) use thread::is_driving;
 use thread::{Job, Worker};
-use watchdog::Watchdog;
 
 use crate::{
     error::{Error, Result},
     exit::Exit,
-    vm::VmShared,
+    memory::GuestMemory,
 };
 
 /// How a run on the vCPU's own thread ended.
@@ -39,6 +43,8 @@ use crate::{
 pub enum Outcome {
     /// An exit that nobody in Rust took. A kick or a cancelled run is [`Exit::Intr`].
     Exit(Exit),
+    /// An access to what the program claimed on the bus. Where it reads, it wants an answer.
+    Claimed(Claimed),
     /// [`Vcpu::start_settle`]: nothing is pending any more.
     Settled,
 }
@@ -65,8 +71,10 @@ pub struct VcpuOptions {
 /// ```
 pub struct Vcpu {
     shared: Arc<Shared>,
-    #[cfg_attr(target_arch = "aarch64", expect(dead_code, reason = "keeps the VM; only x86 boots read it"))]
-    vm: Arc<VmShared>,
+    #[cfg(target_arch = "x86_64")]
+    memory: GuestMemory,
+    /// A VM lives as long as one of its vCPUs' handles.
+    _vm: Arc<dyn Send + Sync>,
     tickets: AtomicU64,
 }
 
@@ -74,8 +82,17 @@ pub struct Vcpu {
 const OWN_TICKETS: u64 = 1 << 63;
 
 impl Vcpu {
-    pub(crate) fn new(shared: Arc<Shared>, vm: Arc<VmShared>) -> Self {
-        Self { shared, vm, tickets: AtomicU64::new(OWN_TICKETS) }
+    /// `vm` is kept, and `memory` is where boots put their tables.
+    pub(crate) fn new(shared: Arc<Shared>, memory: &GuestMemory, vm: Arc<dyn Send + Sync>) -> Self {
+        #[cfg(target_arch = "aarch64")]
+        let _no_tables = memory;
+        Self {
+            shared,
+            #[cfg(target_arch = "x86_64")]
+            memory: memory.clone(),
+            _vm: vm,
+            tickets: AtomicU64::new(OWN_TICKETS),
+        }
     }
 
     /// The vCPU's id in its VM.
@@ -90,51 +107,26 @@ impl Vcpu {
     /// [`Error::Timeout`] after `limit`: the guest stands still and can be run on. [`Error::Busy`],
     /// [`Error::Closed`], [`Error::ExitUnanswered`], [`Error::Internal`]. A failing `KVM_RUN` is an exit.
     pub fn run_sync(&self, limit: Duration) -> Result<Exit> {
-        // With WhenFull::Wait there is no `None`.
-        self.drive_here(limit, WhenFull::Wait).map(|exit| exit.unwrap_or(Exit::Intr))
+        loop {
+            match self.begin_sync(limit)?.step(WhenFull::Wait)? {
+                Step::Exit(exit) => return Ok(exit),
+                Step::Claimed(claimed) => return Ok(claimed.into()),
+                Step::Full => {}
+            }
+        }
     }
 
-    /// As [`Vcpu::run_sync`], for a caller who is the one that reads the consoles: `None` when one is full. Read it and
-    /// call again.
+    /// Begins a run on the calling thread in which the program answers the accesses that it claimed, for at most
+    /// `limit` in all.
     ///
     /// # Errors
-    /// Those of [`Vcpu::run_sync`].
-    pub fn run_sync_until_full(&self, limit: Duration) -> Result<Option<Exit>> {
-        self.drive_here(limit, WhenFull::Return)
+    /// [`Error::Busy`], [`Error::Closed`], [`Error::ExitUnanswered`].
+    pub fn begin_sync(&self, limit: Duration) -> Result<SyncRun> {
+        SyncRun::begin(&self.shared, self.tickets.fetch_add(1, Ordering::Relaxed), limit)
     }
 
-    fn drive_here(&self, limit: Duration, full: WhenFull) -> Result<Option<Exit>> {
-        let shared = &self.shared;
-        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
-        let mut state = shared.state();
-        if state.watchdog.is_none() && !state.closing {
-            state.watchdog = Some(Watchdog::spawn(Arc::clone(shared))?);
-            shared.control.admit_signal()?;
-        }
-        let mut engine = shared.take(&mut state)?;
-        state.driver = Some(std::thread::current().id());
-        shared.control.begin(ticket);
-        if let (Some(watchdog), Some(deadline)) = (&state.watchdog, Instant::now().checked_add(limit)) {
-            watchdog.arm(deadline, ticket);
-        }
-        drop(state);
-        let driven = thread::drive_caught(&mut engine, shared, Goal::Run, full);
-        let fired = shared.state().watchdog.as_ref().is_some_and(|watchdog| watchdog.disarm(ticket));
-        shared.control.end();
-        shared.give_back(engine);
-        match driven? {
-            Driven::Exit(exit) => Ok(Some(exit)),
-            Driven::Stopped(control::Stop::Cancelled) if fired => {
-                let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-                Err(Error::Timeout { what: "the guest's next exit", limit_ms })
-            }
-            Driven::Stopped(_) => Ok(Some(Exit::Intr)),
-            Driven::Full | Driven::Settled => Ok(None),
-        }
-    }
-
-    /// Runs the guest on the vCPU's own thread. `done` is called there with the outcome; it may start the next run, and
-    /// must not close the vCPU's VM. `ticket` names the run to [`Vcpu::cancel`]; use each once, below 2^63.
+    /// Runs the guest on the vCPU's own thread. `done` is called there with the outcome; it may start the next run.
+    /// `ticket` names the run to [`Vcpu::cancel`]; use each once, below 2^63.
     ///
     /// # Errors
     /// Those of [`Vcpu::run_sync`] but the time-out. `done` is not called then.
@@ -153,11 +145,12 @@ impl Vcpu {
 
     fn submit(&self, ticket: u64, goal: Goal, done: thread::Done) -> Result<()> {
         let shared = &self.shared;
+        shared.check_fork()?;
         let mut state = shared.state();
         if state.worker.is_none() && !state.closing {
             state.worker = Some(Worker::spawn(Arc::clone(shared))?);
         }
-        let engine = shared.take(&mut state)?;
+        let engine = Shared::take(&mut state)?;
         if let Err(error) = engine.check_answered() {
             state.place = Place::Here(engine);
             return Err(error);
@@ -177,7 +170,9 @@ impl Vcpu {
     /// Stops the run that was started with `ticket`, which then gives [`Exit::Intr`]; no other run, and nothing where
     /// that one is over.
     pub fn cancel(&self, ticket: u64) {
-        self.shared.control.cancel(ticket);
+        if self.shared.check_fork().is_ok() {
+            self.shared.control.cancel(ticket);
+        }
     }
 
     /// Stops the running entry, or else the next one, with [`Exit::Intr`].
@@ -199,15 +194,7 @@ impl Vcpu {
     /// [`Error::AnswerRange`] where the exit wants more than 8 bytes (string input takes bytes) or the number does not
     /// fit; those of [`Vcpu::answer`].
     pub fn answer_word(&self, value: u64) -> Result<()> {
-        self.shared.with_engine(|engine| {
-            let size = engine.wanted()?;
-            let bytes = value.to_le_bytes();
-            let (low, high) = bytes.split_at_checked(size).ok_or(Error::AnswerRange { size })?;
-            if high.iter().any(|byte| *byte != 0) {
-                return Err(Error::AnswerRange { size });
-            }
-            engine.answer(low)
-        })
+        self.shared.with_engine(|engine| engine.answer_word(value))
     }
 
     /// Answers the last exit: as many bytes as it wants, little-endian. Takes effect with the next run.
@@ -244,7 +231,7 @@ impl Vcpu {
     pub fn boot(&self, options: &BootOptions) -> Result<Boot> {
         self.settled_engine(|engine| {
             let Engine { fd, tables, .. } = engine;
-            arch::boot::boot(fd, self.vm.memory(), tables, options)
+            arch::boot::boot(fd, &self.memory, tables, options)
         })
     }
 
@@ -259,7 +246,8 @@ impl Vcpu {
     }
 
     /// Stops every run (pending ones fail with [`Error::Closed`]), joins the thread and releases what the vCPU holds.
-    /// Twice is harmless.
+    /// Twice is harmless. From inside a run (in a device, in a callback of [`Vcpu::start`]) it returns at once, and the
+    /// rest happens when that call has returned.
     pub fn close(&self) {
         self.shared.close();
     }

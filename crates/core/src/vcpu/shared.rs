@@ -1,14 +1,22 @@
 //! What a vCPU's handle, its thread and its VM share: who has the engine, and how it ends.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{self, ThreadId},
+};
 
 use kvm_ioctls::{VcpuFd, VmFd};
 
-use super::{control::Control, engine::Engine, thread::Worker, watchdog::Watchdog};
+use super::{
+    control::Control,
+    engine::Engine,
+    thread::{Worker, is_driving},
+    watchdog::Watchdog,
+};
 use crate::{
     bus::Bus,
     error::{Error, Result},
-    sys::fork,
+    sys::{fork, signal::KickSignal},
 };
 
 /// Who has the engine.
@@ -21,10 +29,23 @@ pub(super) enum Place {
 pub(super) struct State {
     pub(super) place: Place,
     pub(super) closing: bool,
-    /// The thread that drives in `run_sync`, so that closing from inside a device does not wait for itself.
-    pub(super) driver: Option<std::thread::ThreadId>,
+    /// The thread that drives on its own account ([`super::SyncRun`]): closing from there cannot wait for itself.
+    pub(super) driver: Option<ThreadId>,
+    /// That thread closes, and so enters the guest no more: nobody waits for it.
+    driver_closes: bool,
     pub(super) worker: Option<Worker>,
+    /// Somebody joins the worker.
+    joining: bool,
     pub(super) watchdog: Option<Watchdog>,
+}
+
+/// What a vCPU has of its VM.
+pub(crate) struct Machine {
+    pub(crate) vm: Arc<VmFd>,
+    pub(crate) bus: Bus,
+    /// What `KVM_GET_VCPU_MMAP_SIZE` says.
+    pub(crate) run_size: usize,
+    pub(crate) signal: KickSignal,
 }
 
 /// What the handle, the thread and the VM share.
@@ -32,20 +53,29 @@ pub(crate) struct Shared {
     id: u32,
     pub(super) control: Control,
     state: Mutex<State>,
-    /// The engine came back.
-    returned: Condvar,
+    /// The engine came back, the worker was joined, or a driver closes.
+    changed: Condvar,
     generation: u32,
 }
 
 impl Shared {
-    pub(crate) fn new(id: u32, fd: VcpuFd, vm: Arc<VmFd>, bus: Bus, run_size: usize) -> Result<Arc<Self>> {
+    pub(crate) fn new(id: u32, fd: VcpuFd, machine: Machine) -> Result<Arc<Self>> {
+        let Machine { vm, bus, run_size, signal } = machine;
         let (engine, immediate) = Engine::new(fd, vm, bus, run_size)?;
         let place = Place::Here(Box::new(engine));
         Ok(Arc::new(Self {
             id,
-            control: Control::new(immediate)?,
-            state: Mutex::new(State { place, closing: false, driver: None, worker: None, watchdog: None }),
-            returned: Condvar::new(),
+            control: Control::new(immediate, signal),
+            state: Mutex::new(State {
+                place,
+                closing: false,
+                driver: None,
+                driver_closes: false,
+                worker: None,
+                joining: false,
+                watchdog: None,
+            }),
+            changed: Condvar::new(),
             generation: fork::generation(),
         }))
     }
@@ -59,12 +89,12 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Before any lock is touched: in a forked child one may be held by a thread that does not exist there.
     pub(super) fn check_fork(&self) -> Result<()> {
         if self.generation == fork::generation() { Ok(()) } else { Err(Error::Forked) }
     }
 
-    fn check_usable(&self, place: &Place) -> Result<()> {
-        self.check_fork()?;
+    fn check_usable(place: &Place) -> Result<()> {
         match place {
             Place::Here(engine) if engine.poisoned => {
                 Err(Error::Poisoned { what: "vCPU", why: "an internal error stopped it" })
@@ -76,8 +106,8 @@ impl Shared {
     }
 
     /// Takes the engine to drive it.
-    pub(super) fn take(&self, state: &mut State) -> Result<Box<Engine>> {
-        self.check_usable(&state.place)?;
+    pub(super) fn take(state: &mut State) -> Result<Box<Engine>> {
+        Self::check_usable(&state.place)?;
         match std::mem::replace(&mut state.place, Place::Away) {
             Place::Here(engine) => Ok(engine),
             other => {
@@ -90,7 +120,7 @@ impl Shared {
     /// Gives the engine back; a vCPU that was told to close meanwhile is closed by it.
     pub(super) fn give_back(&self, engine: Box<Engine>) {
         let mut state = self.state();
-        state.driver = None;
+        (state.driver, state.driver_closes) = (None, false);
         state.place = if state.closing {
             self.control.release();
             drop(engine);
@@ -98,14 +128,19 @@ impl Shared {
         } else {
             Place::Here(engine)
         };
+        let awaited = state.closing;
         drop(state);
-        self.returned.notify_all();
+        // Only who closes waits for an engine, and says so before it waits.
+        if awaited {
+            self.changed.notify_all();
+        }
     }
 
     /// Uses the engine where nobody drives it.
     pub(super) fn with_engine<T>(&self, act: impl FnOnce(&mut Engine) -> Result<T>) -> Result<T> {
+        self.check_fork()?;
         let mut state = self.state();
-        self.check_usable(&state.place)?;
+        Self::check_usable(&state.place)?;
         match &mut state.place {
             // In place: a panic in `act` leaves the engine where it is.
             Place::Here(engine) => act(engine),
@@ -113,41 +148,63 @@ impl Shared {
         }
     }
 
-    /// Asks every run to end, without waiting.
+    /// Asks every run to end, without waiting, and releases what nobody uses.
     pub(crate) fn request_close(&self) {
-        self.control.close();
-    }
-
-    /// Stops every run, joins the thread, releases the vCPU's fd and page. Twice is harmless.
-    pub(crate) fn close(&self) {
-        if self.generation != fork::generation() {
+        if self.check_fork().is_err() {
             return; // threads are the parent's
         }
-        let (worker, watchdog, engine) = {
+        let engine = {
             let mut state = self.state();
             state.closing = true;
-            let engine = match std::mem::replace(&mut state.place, Place::Closed) {
+            state.driver_closes = state.driver == Some(thread::current().id());
+            if let Some(worker) = &mut state.worker {
+                worker.finish();
+            }
+            match std::mem::replace(&mut state.place, Place::Closed) {
                 Place::Here(engine) => Some(engine),
                 other => {
                     state.place = other;
                     None
                 }
-            };
-            (state.worker.take(), state.watchdog.take(), engine)
+            }
         };
+        self.changed.notify_all();
         self.control.close();
-        if let Some(worker) = worker {
-            worker.join();
-        }
-        drop(watchdog);
         if let Some(engine) = engine {
             self.control.release();
             drop(engine);
         }
+    }
+
+    /// Stops every run, joins the threads, releases the vCPU's fd and page. Twice is harmless; every caller finds it
+    /// done. On a thread that is inside a run (in a device, in a callback) it only asks: the rest happens when that
+    /// call has returned.
+    pub(crate) fn close(&self) {
+        if self.check_fork().is_err() {
+            return;
+        }
+        self.request_close();
+        // The watchdog waits for nobody, so anybody may wait for it.
+        let watchdog = self.state().watchdog.take();
+        drop(watchdog);
+        if is_driving() {
+            return;
+        }
         let mut state = self.state();
-        // Another thread in run_sync has seen the kick; this thread, inside a device, has yet to return from it.
-        while matches!(state.place, Place::Away) && state.driver != Some(std::thread::current().id()) {
-            state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
+        if let Some(worker) = state.worker.take() {
+            state.joining = true;
+            drop(state);
+            worker.join();
+            state = self.state();
+            state.joining = false;
+            self.changed.notify_all();
+        }
+        // Another thread in run_sync has seen the kick; this thread, between two steps, has yet to give the engine back.
+        let is_away = |state: &State| {
+            matches!(state.place, Place::Away) && !state.driver_closes && state.driver != Some(thread::current().id())
+        };
+        while state.joining || is_away(&state) {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! run that wants it, joined when the vCPU closes.
 
 use std::{
+    cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::mpsc::{Receiver, Sender, channel},
     thread::{Builder, JoinHandle},
@@ -10,6 +11,7 @@ use std::{
 use super::{
     Outcome, Shared,
     engine::{Driven, Engine, Goal, WhenFull},
+    waiting::Waiting,
 };
 use crate::{
     error::{Errno, Error, Result},
@@ -26,7 +28,8 @@ pub(crate) struct Job {
 }
 
 pub(crate) struct Worker {
-    jobs: Sender<Job>,
+    /// None once it is to end.
+    jobs: Option<Sender<Job>>,
     thread: JoinHandle<()>,
 }
 
@@ -39,31 +42,48 @@ impl Worker {
         let spawn = || Builder::new().name(name).spawn(move || work(&receiver, &shared));
         let thread = KickSignal::with_all_blocked(spawn)
             .map_err(|error| Error::Os { call: "pthread_create", errno: Errno::from(error) })?;
-        Ok(Self { jobs, thread })
+        Ok(Self { jobs: Some(jobs), thread })
     }
 
-    /// Hands a job over; gives it back where the thread is gone.
+    /// Hands a job over; gives it back where the thread is gone or ends.
     pub(crate) fn submit(&self, job: Job) -> std::result::Result<(), Job> {
-        self.jobs.send(job).map_err(|refused| refused.0)
+        match &self.jobs {
+            Some(jobs) => jobs.send(job).map_err(|refused| refused.0),
+            None => Err(job),
+        }
     }
 
-    /// Waits until the thread has ended, which is soon once the vCPU's control says close. On the thread itself it
-    /// only lets go of it.
+    /// The thread ends after the job it is at.
+    pub(crate) fn finish(&mut self) {
+        self.jobs = None;
+    }
+
+    /// Waits until the thread has ended, which is soon once the vCPU's control says close. Not on a thread that drives.
     pub(crate) fn join(self) {
         let Self { jobs, thread } = self;
         drop(jobs);
-        if thread.thread().id() != std::thread::current().id() {
-            // Its body catches panics: there is no result to look at.
-            let _ = thread.join();
-        }
+        // Its body catches panics: there is no result to look at.
+        let _ = thread.join();
     }
 }
 
+thread_local! {
+    static DRIVING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is inside a run: in a device, or in the callback of a run that has ended. Whoever waited there
+/// for vCPUs to stop could wait for itself, or for one that waits for the device.
+pub(crate) fn is_driving() -> bool {
+    DRIVING.get()
+}
+
 fn work(jobs: &Receiver<Job>, shared: &Shared) {
+    DRIVING.set(true);
     // Where the mask cannot be changed, kicks still work between entries, by immediate_exit.
     let admitted = shared.control.signal().unblock_on_vcpu_thread();
     debug_assert!(admitted.is_ok(), "pthread_sigmask takes any set");
-    while let Ok(Job { mut engine, goal, done }) = jobs.recv() {
+    let mut waiting = Waiting::default();
+    while let Some(Job { mut engine, goal, done }) = waiting.next(jobs) {
         let outcome = drive(&mut engine, shared, goal);
         shared.control.end();
         shared.give_back(engine);
@@ -74,15 +94,20 @@ fn work(jobs: &Receiver<Job>, shared: &Shared) {
 
 /// Drives the engine; a panic on the way is an error, and the end of this vCPU.
 pub(crate) fn drive_caught(engine: &mut Engine, shared: &Shared, goal: Goal, full: WhenFull) -> Result<Driven> {
-    catch_unwind(AssertUnwindSafe(|| engine.drive(&shared.control, goal, full))).unwrap_or_else(|panic| {
+    let nested = DRIVING.replace(true);
+    let outcome = catch_unwind(AssertUnwindSafe(|| engine.drive(&shared.control, goal, full)));
+    DRIVING.set(nested);
+    outcome.unwrap_or_else(|panic| {
         engine.poisoned = true;
         Err(Error::from_panic(&*panic))
     })
 }
 
 fn drive(engine: &mut Engine, shared: &Shared, goal: Goal) -> Result<Outcome> {
+    engine.begin(&shared.control);
     match drive_caught(engine, shared, goal, WhenFull::Wait)? {
         Driven::Exit(exit) => Ok(Outcome::Exit(exit)),
+        Driven::Claimed(claimed) => Ok(Outcome::Claimed(claimed)),
         Driven::Stopped(_) => Ok(Outcome::Exit(crate::exit::Exit::Intr)),
         Driven::Settled | Driven::Full => Ok(Outcome::Settled),
     }

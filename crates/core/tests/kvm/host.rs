@@ -41,7 +41,7 @@ fn what_every_supported_kernel_has_is_there() -> Result<(), Failed> {
     ] {
         assert!(capabilities.has(capability), "{capability}");
     }
-    assert!(capabilities.value(Capability::NrMemslots) >= 509); // x86 on 5.10; FACTS: 512 on aarch64, 32,764 later
+    assert!(capabilities.value(Capability::NrMemslots) >= 509); // x86 on 5.10; 512 on aarch64 there, 32,764 since
     assert!(capabilities.value(Capability::MaxVcpus) >= 1);
     Ok(())
 }

@@ -9,7 +9,13 @@
 )]
 
 mod boot;
+#[cfg(target_arch = "x86_64")]
+mod claims;
+#[cfg(target_arch = "x86_64")]
+mod close;
 mod host;
+#[cfg(target_arch = "x86_64")]
+mod kick;
 mod life;
 #[cfg(target_arch = "x86_64")]
 mod machine;
@@ -34,10 +40,10 @@ fn main() -> ExitCode {
 
 #[cfg(target_arch = "x86_64")]
 fn run_tests() -> Vec<libtest_mimic::Trial> {
-    run::tests()
+    [run::tests(), claims::tests(), close::tests(), kick::tests()].into_iter().flatten().collect()
 }
 
-/// The guests of `run` are x86 code.
+/// The guests of these are x86 code.
 #[cfg(not(target_arch = "x86_64"))]
 fn run_tests() -> Vec<libtest_mimic::Trial> {
     Vec::new()

@@ -1,6 +1,6 @@
 //! What tests of every architecture share, and the one way to say what a test needs.
 
-use std::fs;
+use std::{env, fs, process::Command};
 
 use libtest_mimic::{Failed, Trial};
 use typevisor::{
@@ -26,6 +26,20 @@ pub(crate) fn trial(name: &'static str, test: fn()) -> Trial {
     Trial::test(name, move || {
         test();
         Ok::<(), Failed>(())
+    })
+}
+
+/// As [`trial`], in a process of its own: for what other tests beside it would disturb, or be disturbed by.
+pub(crate) fn alone(name: &'static str, test: fn()) -> Trial {
+    const MARK: &str = "TYPEVISOR_TEST_ALONE";
+    Trial::test(name, move || {
+        if env::var(MARK).is_ok_and(|wanted| wanted == name) {
+            test();
+            return Ok(());
+        }
+        let child =
+            Command::new(env::current_exe()?).args(["--test-threads=1", "--exact", name]).env(MARK, name).output()?;
+        if child.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&child.stderr).into_owned().into()) }
     })
 }
 

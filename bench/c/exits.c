@@ -1,0 +1,123 @@
+// The reference of the exit benchmarks: the least that a C program does for a guest's port writes. It maps one slot, runs
+// the guest that bench/lib/guests.mjs describes, and counts its writes until it halts.
+//
+// exits CODE ENTRY COUNT_AT SLOT_SIZE    the code in hexadecimal, the rest as numbers
+//
+// It speaks bench/lib/child.mjs' protocol: says "ready", then answers each "run COUNT" with "ns NANOSECONDS-PER-WRITE".
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { CPUID_ENTRIES = 256, LINE = 64 };
+
+struct machine {
+  int kvm;
+  int vm;
+  int vcpu;
+  struct kvm_run *run;
+  uint8_t *memory;
+  size_t count_at;
+};
+
+static void fail(const char *what) {
+  printf("failed %s: %s\n", what, strerror(errno));
+  fflush(stdout);
+  exit(1);
+}
+
+static int must(int result, const char *what) {
+  if (result < 0) fail(what);
+  return result;
+}
+
+static void *map(size_t size, int flags, int fd) {
+  void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+  if (at == MAP_FAILED) fail("mmap");
+  return at;
+}
+
+static void load(uint8_t *to, const char *hex) {
+  unsigned byte;
+  for (; sscanf(hex, "%2x", &byte) == 1; hex += 2) *to++ = (uint8_t)byte;
+}
+
+// What Typevisor gives a vCPU as well.
+static void set_cpuid(const struct machine *m) {
+  struct kvm_cpuid2 *cpuid = calloc(1, sizeof *cpuid + CPUID_ENTRIES * sizeof cpuid->entries[0]);
+  if (cpuid == NULL) fail("calloc");
+  cpuid->nent = CPUID_ENTRIES;
+  must(ioctl(m->kvm, KVM_GET_SUPPORTED_CPUID, cpuid), "KVM_GET_SUPPORTED_CPUID");
+  must(ioctl(m->vcpu, KVM_SET_CPUID2, cpuid), "KVM_SET_CPUID2");
+  free(cpuid);
+}
+
+static void boot(const struct machine *m, uint64_t entry) {
+  struct kvm_sregs sregs;
+  must(ioctl(m->vcpu, KVM_GET_SREGS, &sregs), "KVM_GET_SREGS");
+  sregs.cs.base = 0;
+  sregs.cs.selector = 0;
+  must(ioctl(m->vcpu, KVM_SET_SREGS, &sregs), "KVM_SET_SREGS");
+  struct kvm_regs regs = {.rip = entry, .rflags = 2};
+  must(ioctl(m->vcpu, KVM_SET_REGS, &regs), "KVM_SET_REGS");
+}
+
+static struct machine create(char **arguments) {
+  const size_t slot_size = strtoul(arguments[4], NULL, 0);
+  const uint64_t entry = strtoull(arguments[2], NULL, 0);
+  struct machine m = {.count_at = strtoul(arguments[3], NULL, 0)};
+  m.kvm = must(open("/dev/kvm", O_RDWR | O_CLOEXEC), "/dev/kvm");
+  m.vm = must(ioctl(m.kvm, KVM_CREATE_VM, 0), "KVM_CREATE_VM");
+  m.memory = map(slot_size, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+  load(m.memory + entry, arguments[1]);
+  struct kvm_userspace_memory_region slot = {.memory_size = slot_size, .userspace_addr = (uintptr_t)m.memory};
+  must(ioctl(m.vm, KVM_SET_USER_MEMORY_REGION, &slot), "KVM_SET_USER_MEMORY_REGION");
+  m.vcpu = must(ioctl(m.vm, KVM_CREATE_VCPU, 0), "KVM_CREATE_VCPU");
+  m.run = map((size_t)must(ioctl(m.kvm, KVM_GET_VCPU_MMAP_SIZE, 0), "KVM_GET_VCPU_MMAP_SIZE"), MAP_SHARED, m.vcpu);
+  set_cpuid(&m);
+  boot(&m, entry);
+  return m;
+}
+
+// Runs the guest until it halts; gives how many bytes it wrote to ports. The sum keeps the byte's load alive.
+static uint32_t run(const struct machine *m, uint32_t *sum) {
+  for (uint32_t writes = 0;; writes++) {
+    if (ioctl(m->vcpu, KVM_RUN, 0) < 0) fail("KVM_RUN");
+    if (m->run->exit_reason == KVM_EXIT_HLT) return writes;
+    if (m->run->exit_reason != KVM_EXIT_IO || m->run->io.direction != KVM_EXIT_IO_OUT) fail("unexpected exit");
+    *sum += *((const uint8_t *)m->run + m->run->io.data_offset);
+  }
+}
+
+static double now_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
+}
+
+int main(int count, char **arguments) {
+  if (count != 5) return 2;
+  const struct machine m = create(arguments);
+  puts("ready");
+  fflush(stdout);
+  uint32_t sum = 0;
+  char line[LINE];
+  while (fgets(line, sizeof line, stdin) != NULL) {
+    const uint32_t writes = (uint32_t)strtoul(line + strlen("run "), NULL, 10);
+    memcpy(m.memory + m.count_at, &writes, sizeof writes);
+    const double start = now_ns();
+    const uint32_t seen = run(&m, &sum);
+    const double end = now_ns();
+    if (seen != writes) fail("the guest wrote another number of times");
+    printf("ns %.3f\n", (end - start) / writes);
+    fflush(stdout);
+  }
+  return sum == UINT32_MAX;
+}

@@ -1,0 +1,35 @@
+// Results as people read them. Pure.
+
+/** One table; times in microseconds per operation. */
+export function table(results) {
+  const rows = Object.entries(results).map(([name, result]) => (result.available ? cells(name, result) : [name]));
+  const head = ['', 'C', 'Typevisor', 'ratio', 'C +', 'C / C', ''];
+  const widths = head.map((title, column) => Math.max(title.length, ...rows.map(row => row[column]?.length ?? 0)));
+  const line = row => row.map((cell, column) => cell.padEnd(widths[column])).join('  ');
+  return [
+    line(head),
+    ...rows.map(row =>
+      row.length > 1 ? line(row) : `${row[0].padEnd(widths[0])}  not available: ${results[row[0]].reason}`,
+    ),
+  ].map(text => text.trimEnd());
+}
+
+function cells(name, { referenceNs, subjectNs, ratio, extraNs, noise, withinNoise }) {
+  return [
+    name,
+    micros(referenceNs.median),
+    micros(subjectNs.median),
+    range(ratio, value => value.toFixed(3)),
+    `${range(extraNs, value => (value / 1000).toFixed(2))} µs`,
+    range(noise.ratio, value => value.toFixed(3)),
+    withinNoise ? 'within noise' : '',
+  ];
+}
+
+function range({ median, min, max }, show) {
+  return `${show(median)} (${show(min)} to ${show(max)})`;
+}
+
+function micros(ns) {
+  return `${(ns / 1000).toFixed(2)} µs`;
+}

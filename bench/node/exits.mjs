@@ -1,0 +1,79 @@
+// The code under test of the exit benchmarks: the guest's port writes, taken in one of several ways.
+//
+// exits.mjs HOW CODE ENTRY COUNT_AT SLOT_SIZE    HOW is a key of WAYS; the rest is as in bench/c/exits.c
+import { createInterface } from 'node:readline';
+import { Vm, latch } from '../../dist/index.js';
+import { PORT } from '../lib/guests.mjs';
+
+/** No batch takes nearly as long, in the slowest lab. */
+const TIMEOUT_MS = 120_000;
+
+let seen = 0;
+let sum = 0;
+const count = () => seen;
+
+/**
+ * Each way puts what it needs on the bus; gives a function that runs the guest until it halts, and one that tells how
+ * many writes were seen by then (none where Rust keeps them to itself).
+ */
+const WAYS = {
+  'rust-device': vm => {
+    vm.bus.port(PORT, 1, latch());
+    return { run: runSync };
+  },
+  'js-sync': vm => {
+    vm.bus.port(PORT, 1, { write: take });
+    return { run: runSync, count };
+  },
+  'await-run': () => ({ run: awaitRun, count }),
+  posted: vm => ({ ...posted(vm), run: runSync }),
+  'posted-run': vm => ({ ...posted(vm), run: vcpu => vcpu.run() }),
+};
+
+function take(_offset, _size, value) {
+  seen += 1;
+  sum += value;
+}
+
+function posted(vm) {
+  vm.bus.port(PORT, 1, { posted: writes => (seen += writes.length) });
+  return { count };
+}
+
+const runSync = vcpu => vcpu.runSync({ timeoutMs: TIMEOUT_MS });
+
+async function awaitRun(vcpu) {
+  for (;;) {
+    const exit = await vcpu.run();
+    if (exit.kind !== 'io' || exit.direction !== 'out') return exit;
+    seen += 1;
+    sum += exit.data[0];
+  }
+}
+
+const [how, hex, ...numbers] = process.argv.slice(2);
+const [entry, countAt, slotSize] = numbers.map(Number);
+
+const vm = Vm.create();
+vm.memory.map({ gpa: 0, size: slotSize });
+vm.memory.write(entry, Buffer.from(hex, 'hex'));
+const vcpu = vm.createVcpu();
+vcpu.boot({ mode: 'real', entry });
+const way = WAYS[how](vm);
+console.log('ready');
+await serve(way);
+vm.close();
+if (Number.isNaN(sum)) process.exitCode = 1; // keeps the sum alive
+
+async function serve({ run, count: total }) {
+  for await (const line of createInterface({ input: process.stdin })) {
+    const writes = Number(line.slice('run '.length));
+    seen = 0;
+    vm.memory.write(countAt, new Uint8Array(Uint32Array.of(writes).buffer));
+    const start = performance.now();
+    const exit = await run(vcpu);
+    const ns = (performance.now() - start) * 1e6;
+    const wrong = exit.kind !== 'hlt' || (total && total() !== writes);
+    console.log(wrong ? `failed ${exit.kind} exit after ${seen} of ${writes} writes` : `ns ${ns / writes}`);
+  }
+}

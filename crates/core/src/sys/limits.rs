@@ -1,0 +1,23 @@
+//! Limits of this process, to name them when they are reached.
+#![expect(unsafe_code, reason = "getrlimit")]
+
+use std::fs;
+
+/// `vm.max_map_count`.
+pub(crate) fn mappings() -> u64 {
+    // 65530 is the kernel's default where /proc is not mounted.
+    fs::read_to_string("/proc/sys/vm/max_map_count").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65_530)
+}
+
+/// How many mappings this process has, if /proc is there to tell.
+pub(crate) fn mappings_in_use() -> Option<u64> {
+    Some(fs::read_to_string("/proc/self/maps").ok()?.lines().count() as u64)
+}
+
+/// `RLIMIT_NOFILE`, the soft one. By system call: reading a file would need a descriptor.
+pub(crate) fn open_files() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: writes into `limit`, which lives through the call; a failure leaves it 0.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    limit.rlim_cur
+}

@@ -1,0 +1,182 @@
+//! Closing at any moment and from anywhere: it ends, and it is done when it says so.
+
+use std::{
+    sync::{
+        Arc, Barrier, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use libtest_mimic::Trial;
+use typevisor::{
+    Error, Exit, Vcpu, Vm,
+    bus::{Device, Owner, Written},
+    vcpu::{BootMode, BootOptions, Outcome, Step, VcpuOptions, WhenFull},
+};
+
+use crate::{
+    machine::{CODE, LIMIT, Machine},
+    support::trial,
+};
+
+pub(crate) fn tests() -> Vec<Trial> {
+    vec![
+        trial("close: from a device on the vCPU's own thread", from_a_device_of_a_thread),
+        trial("close: from a device in run_sync", from_a_device_in_run_sync),
+        trial("close: from the devices of two vCPUs at once", from_two_devices),
+        trial("close: from the callback of a run", from_a_callback),
+        trial("close: from between two steps", from_between_two_steps),
+        trial("close: the second who closes waits for the vCPUs too", second_waits_for_vcpus),
+        trial("close: the second who closes waits for the threads too", second_waits_for_threads),
+    ]
+}
+
+/// Closes the VM when it is written to, once all who shall are there.
+struct Closer(Arc<OnceLock<Weak<Vm>>>, Arc<Barrier>);
+
+impl Device for Closer {
+    fn read(&mut self, _offset: u64, data: &mut [u8]) {
+        data.fill(0);
+    }
+    fn write(&mut self, _offset: u64, _data: &[u8]) -> Written {
+        self.1.wait();
+        self.0.get().unwrap().upgrade().unwrap().close();
+        Written::Done
+    }
+}
+
+/// `out 0x10, al; jmp $`, where the port closes the VM, and another device of that kind at port 0x11.
+fn closing(parties: usize) -> (Vcpu, Arc<Vm>) {
+    let Machine { vcpu, vm } = Machine::real_mode(&[0xe6, 0x10, 0xeb, 0xfe, 0xe6, 0x11, 0xeb, 0xfe]);
+    let (vm, slot, barrier) = (Arc::new(vm), Arc::new(OnceLock::new()), Arc::new(Barrier::new(parties)));
+    slot.set(Arc::downgrade(&vm)).unwrap();
+    for port in [0x10, 0x11] {
+        vm.bus().claim_ports(port, 1, Box::new(Closer(Arc::clone(&slot), Arc::clone(&barrier)))).unwrap();
+    }
+    (vcpu, vm)
+}
+
+fn start(vcpu: &Vcpu) -> Receiver<Result<Outcome, Error>> {
+    let (sender, receiver) = channel();
+    vcpu.start(1, move |outcome| sender.send(outcome).unwrap()).unwrap();
+    receiver
+}
+
+/// Everything is closed, soon.
+fn assert_closed(vcpu: &Vcpu, vm: &Vm) {
+    vm.close(); // waits for whoever else closes
+    assert!(matches!(vcpu.run_sync(LIMIT), Err(Error::Closed { .. })));
+    assert!(matches!(vm.memory().slots(), Err(Error::Closed { .. })));
+}
+
+fn from_a_device_of_a_thread() {
+    let (vcpu, vm) = closing(1);
+    let outcome = start(&vcpu).recv_timeout(Duration::from_secs(10)).expect("it waits for itself");
+    assert!(matches!(outcome, Err(Error::Closed { .. })), "{outcome:?}");
+    assert_closed(&vcpu, &vm);
+}
+
+fn from_a_device_in_run_sync() {
+    let (vcpu, vm) = closing(1);
+    assert!(matches!(vcpu.run_sync(LIMIT), Err(Error::Closed { .. })));
+    assert_closed(&vcpu, &vm);
+}
+
+fn from_two_devices() {
+    let (vcpu, vm) = closing(2);
+    let second = vm.create_vcpu(VcpuOptions::default()).unwrap();
+    second.boot(&BootOptions::new(BootMode::Real, CODE + 4)).unwrap();
+    let outcomes = [start(&vcpu), start(&second)];
+    for outcome in outcomes {
+        let outcome = outcome.recv_timeout(Duration::from_secs(10)).expect("they wait for each other");
+        assert!(matches!(outcome, Err(Error::Closed { .. })), "{outcome:?}");
+    }
+    assert_closed(&vcpu, &vm);
+}
+
+fn from_a_callback() {
+    let Machine { vcpu, vm } = Machine::real_mode(&[0xf4]);
+    let vm = Arc::new(vm);
+    let (sender, receiver) = channel();
+    let closed = Arc::clone(&vm);
+    let done = move |outcome: Result<Outcome, Error>| {
+        closed.close();
+        sender.send(outcome).unwrap();
+    };
+    vcpu.start(1, done).unwrap();
+    assert_eq!(receiver.recv_timeout(Duration::from_secs(10)).unwrap().unwrap(), Outcome::Exit(Exit::Hlt));
+    assert_closed(&vcpu, &vm);
+}
+
+fn from_between_two_steps() {
+    // out 0x10, al; jmp $
+    let Machine { vcpu, vm } = Machine::real_mode(&[0xe6, 0x10, 0xeb, 0xfe]);
+    vm.bus().claim_ports(0x10, 1, Owner::Program(5)).unwrap();
+    let mut run = vcpu.begin_sync(LIMIT).unwrap();
+    assert!(matches!(run.step(WhenFull::Wait), Ok(Step::Claimed(_))));
+    vm.close();
+    assert!(matches!(run.step(WhenFull::Wait), Err(Error::Closed { .. })));
+    drop(run);
+    assert_closed(&vcpu, &vm);
+}
+
+/// Two threads close; the second of them returns only after `released` was set, then `release` lets what both wait for
+/// go on.
+fn second_closer(vm: &Vm, release: impl FnOnce()) {
+    let released = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| vm.close());
+        while !matches!(vm.create_vcpu(VcpuOptions::default()), Err(Error::Closed { .. })) {
+            thread::yield_now();
+        }
+        let second = scope.spawn(|| {
+            vm.close();
+            assert!(released.load(Ordering::SeqCst), "it came back while the first was at it");
+        });
+        // Time for the second to come back too early; none passes by it that should not.
+        thread::sleep(Duration::from_millis(50));
+        released.store(true, Ordering::SeqCst);
+        release();
+        second.join().unwrap();
+    });
+}
+
+/// Waits to be let go.
+struct Slow(Receiver<()>);
+
+impl Device for Slow {
+    fn read(&mut self, _offset: u64, data: &mut [u8]) {
+        data.fill(0);
+    }
+    fn write(&mut self, _offset: u64, _data: &[u8]) -> Written {
+        self.0.recv().unwrap(); // it is inside
+        self.0.recv().unwrap();
+        Written::Done
+    }
+}
+
+fn second_waits_for_vcpus() {
+    // out 0x10, al; jmp $
+    let machine = Machine::real_mode(&[0xe6, 0x10, 0xeb, 0xfe]);
+    let (go, receiver) = std::sync::mpsc::sync_channel(0);
+    machine.vm.bus().claim_ports(0x10, 1, Box::new(Slow(receiver))).unwrap();
+    let outcome = start(&machine.vcpu);
+    go.send(()).unwrap();
+    second_closer(&machine.vm, || go.send(()).unwrap());
+    assert!(matches!(outcome.recv().unwrap(), Err(Error::Closed { .. })));
+}
+
+fn second_waits_for_threads() {
+    let machine = Machine::real_mode(&[0xf4]);
+    let (go, receiver) = std::sync::mpsc::sync_channel(0);
+    let done = move |_| {
+        receiver.recv().unwrap(); // the engine was given back
+        receiver.recv().unwrap();
+    };
+    machine.vcpu.start(1, done).unwrap();
+    go.send(()).unwrap();
+    second_closer(&machine.vm, || go.send(()).unwrap());
+}

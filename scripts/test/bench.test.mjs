@@ -1,0 +1,80 @@
+// Benchmarks: from measured pairs to figures, and where things run.
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { PORT, portWrites } from '../../bench/lib/guests.mjs';
+import { parseCpuList } from '../../bench/lib/processors.mjs';
+import { table } from '../../bench/lib/report.mjs';
+import { figures, median, order, quantile, spread } from '../../bench/lib/statistics.mjs';
+
+/** Pairs in which reference, subject and the reference again took that long. */
+const pairs = (...rows) => rows.map(([reference, subject, again]) => ({ reference, subject, again }));
+
+test('the median is the middle value, or the mean of the two in the middle', () => {
+  assert.equal(median([9, 1, 5]), 5);
+  assert.equal(median([4, 1, 10, 2]), 3);
+  assert.equal(median([7]), 7);
+  assert.throws(() => median([]), RangeError);
+});
+
+test('the median compares numbers, and leaves its argument as it was', () => {
+  const values = [10, 9, 100];
+  assert.equal(median(values), 10);
+  assert.deepEqual(values, [10, 9, 100]);
+});
+
+test('a spread and a quantile are values that were measured', () => {
+  assert.deepEqual(spread([3, 1, 2]), { median: 2, min: 1, max: 3 });
+  const values = Array.from({ length: 21 }, (_, index) => 20 - index);
+  assert.deepEqual(
+    [0, 0.1, 0.9, 1].map(part => quantile(values, part)),
+    [0, 2, 18, 20],
+  );
+});
+
+test('figures are taken pair by pair, not from the medians of both sides', () => {
+  // The machine slows down tenfold in the middle: each pair still says 1.5.
+  const got = figures(pairs([100, 150, 100], [1000, 1500, 1000], [200, 300, 200]));
+  assert.deepEqual(got.ratio, { median: 1.5, min: 1.5, max: 1.5 });
+  assert.deepEqual(got.extraNs, { median: 100, min: 50, max: 500 });
+  assert.deepEqual(got.referenceNs, { median: 200, min: 100, max: 1000 });
+  assert.deepEqual(got.noise.ratio, { median: 1, min: 1, max: 1 });
+  assert.equal(got.pairs, 3);
+  assert.equal(got.withinNoise, false);
+});
+
+test('a ratio inside what the reference shows against itself is within noise', () => {
+  const wide = Array.from({ length: 10 }, (_, index) => [100, 103, 95 + index]);
+  assert.equal(figures(pairs(...wide)).withinNoise, true);
+  const narrow = wide.map(([reference, subject]) => [reference, subject, 101]);
+  assert.equal(figures(pairs(...narrow)).withinNoise, false);
+});
+
+test('one interruption does not hide a result', () => {
+  const calm = Array.from({ length: 19 }, () => [100, 110, 100]);
+  assert.equal(figures(pairs(...calm, [100, 110, 400])).withinNoise, false);
+});
+
+test('the reference stands before and behind the subject in turn', () => {
+  assert.deepEqual(order(0), ['reference', 'subject', 'again']);
+  assert.deepEqual(order(1), ['again', 'subject', 'reference']);
+});
+
+test('a list of processors is read as the kernel writes it', () => {
+  assert.deepEqual(parseCpuList('0-2,5'), [0, 1, 2, 5]);
+  assert.deepEqual(parseCpuList('3'), [3]);
+});
+
+test('the table aligns figures, and says what there is none of', () => {
+  const measured = { available: true, ...figures(pairs([1000, 1500, 1000], [1000, 1500, 1000])) };
+  const lines = table({ a: measured, bcd: { available: false, reason: 'no such device' } });
+  assert.match(lines[1], /^a    1\.00 µs  1\.50 µs {4}1\.500 \(1\.500 to 1\.500\)  0\.50 \(0\.50 to 0\.50\) µs/);
+  assert.equal(lines[2], 'bcd  not available: no such device');
+});
+
+test("the guest's loop and its way back lead where their comments say", () => {
+  const { code } = portWrites;
+  const target = at => at + 1 + new Int8Array(code.buffer)[at]; // of a jump whose last byte lies there
+  assert.equal(code[target(code.lastIndexOf(0xe2) + 1)], 0xee, 'loop goes to out');
+  assert.equal(target(code.length - 1), 0, 'jmp goes to the start');
+  assert.equal(code[code.indexOf(0xba) + 1], PORT);
+});

@@ -1,0 +1,92 @@
+/** What takes from a queue between guest and program: woken when there is something, told when the claim ends. */
+
+import { AsyncResource } from 'node:async_hooks';
+import type { PostedDevice, PostedWrite } from './device.ts';
+import { call } from './errors.ts';
+import { forget, subscribe } from './mailbox.ts';
+import type { NativeClaim } from './native.ts';
+
+/** Subscriptions of readers that were collected with their VM. */
+const forgotten = new FinalizationRegistry(forget);
+
+/**
+ * Wakes `reader` without keeping it, and with it a VM that nobody closed, from the collector. Here and not in the
+ * constructor, whose closures all share one context, and `this` with it.
+ */
+function wakeWeakly(reader: Reader): () => void {
+  const weak = new WeakRef(reader);
+  return () => weak.deref()?.wake();
+}
+
+/** One claim with a queue. */
+export abstract class Reader {
+  readonly native: NativeClaim;
+  readonly id: number;
+
+  constructor(claim: (id: number) => NativeClaim) {
+    this.id = subscribe(wakeWeakly(this));
+    forgotten.register(this, this.id);
+    try {
+      this.native = claim(this.id);
+    } catch (error) {
+      forget(this.id);
+      throw error;
+    }
+  }
+
+  /** Hands on what there is. */
+  abstract drain(): void;
+
+  /** There is something. */
+  wake(): void {
+    this.drain();
+  }
+
+  /** Gives the addresses back; what was written before is handed on. */
+  release(): void {
+    call(() => this.native.release());
+    this.end();
+  }
+
+  /** The claim is gone: hands on the rest. */
+  end(): void {
+    forget(this.id);
+    this.drain();
+  }
+
+  /** What a user's function throws is not the vCPU's: it becomes an uncaught exception, and the rest goes on. */
+  protected guarded(hand: () => void): void {
+    try {
+      hand();
+    } catch (error) {
+      queueMicrotask(() => {
+        throw error;
+      });
+    }
+  }
+}
+
+/** Hands on posted writes. */
+export class PostedReader extends Reader {
+  readonly #posted: (writes: readonly PostedWrite[]) => void;
+
+  constructor(device: PostedDevice, claim: (id: number) => NativeClaim) {
+    super(claim);
+    this.#posted = AsyncResource.bind(device.posted.bind(device));
+  }
+
+  drain(): void {
+    const numbers = call(() => this.native.takeWrites());
+    if (numbers.length === 0) return;
+    const writes: PostedWrite[] = [];
+    for (let at = 0; at < numbers.length; at += 4) add(writes, numbers, at);
+    this.guarded(() => this.#posted(writes));
+  }
+}
+
+/** One write; one of 8 bytes as two of 4. */
+function add(writes: PostedWrite[], numbers: Float64Array, at: number): void {
+  const [offset = 0, size = 0, low = 0, high = 0] = numbers.subarray(at, at + 4);
+  writes.push({ offset, size: Math.min(size, 4), value: low });
+  if (size > 4) writes.push({ offset: offset + 4, size: size - 4, value: high });
+}

@@ -1,0 +1,66 @@
+/** Small devices in Rust: a latch and an eventfd. An access to them never wakes JavaScript. */
+
+import { TypevisorError } from './errors.ts';
+import type { NativeClaim } from './native.ts';
+
+/** A latch to claim with: see {@link latch}. */
+export interface Latch {
+  readonly device: 'latch';
+  /** What was written last, up to 8 bytes, little-endian; 0 before. */
+  readonly value: bigint;
+}
+
+/** An eventfd to claim with: see {@link eventfd}. */
+export interface Eventfd {
+  readonly device: 'eventfd';
+  /**
+   * The number of the fd while the device stands on the bus; it is closed with the claim.
+   *
+   * @throws {TypevisorError} `ERR_CLOSED`.
+   */
+  readonly fd: number;
+}
+
+/** For bus.ts alone: the claims of devices. */
+export const claims: WeakMap<Latch | Eventfd, NativeClaim> = new WeakMap();
+
+/**
+ * A latch: holds what the guest wrote last, whatever the offset, and reads as it. One claim at a time.
+ *
+ * @example
+ * using vm = Vm.create();
+ * const progress = latch();
+ * vm.bus.port(0x80, 1, progress); // where PC firmware shows how far it got
+ * console.log(progress.value); // 0n
+ */
+export function latch(): Latch {
+  const device: Latch = {
+    device: 'latch',
+    get value() {
+      return claims.get(device)?.value() ?? 0n;
+    },
+  };
+  return Object.freeze(device);
+}
+
+/**
+ * An eventfd (eventfd(2); non-blocking, close-on-exec): every write of the guest's adds 1 to it; reads give 0. For whoever
+ * waits on fds outside of JavaScript. One claim at a time.
+ *
+ * @example
+ * using vm = Vm.create();
+ * const bell = eventfd();
+ * vm.bus.mmio(0xd000_0000, 4, bell);
+ * console.log(bell.fd > 2); // true
+ */
+export function eventfd(): Eventfd {
+  const device: Eventfd = {
+    device: 'eventfd',
+    get fd() {
+      const fd = claims.get(device)?.fd() ?? -1;
+      if (fd < 0) throw new TypevisorError('ERR_CLOSED', 'the eventfd stands on no bus');
+      return fd;
+    },
+  };
+  return Object.freeze(device);
+}
