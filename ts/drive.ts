@@ -37,6 +37,7 @@ export async function drive(runner: Runner, signal: AbortSignal | undefined): Pr
     for (;;) {
       ticket = nextId();
       const { payload, claim } = await request(ticket, () => call(() => runner.native.start(ticket)), runner.liveness);
+      runner.door.flush();
       const exit = outcome(payload);
       const served = claim === 0 ? undefined : runner.door.served.get(claim);
       if (served === undefined) {

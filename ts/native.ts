@@ -198,6 +198,8 @@ export interface NativeClaim {
   takeBytes(): Uint8Array;
   /** Posted writes since the last call: offset, size, low and high half of the value, for each. */
   takeWrites(): Float64Array;
+  /** Posted writes: with `true` no wake-up comes until `false`, after which the reader has to look once more. */
+  look(quiet: boolean): void;
   /** Sends bytes to a serial console; gives how many it took. */
   send(bytes: Uint8Array): number;
   /** What a latch holds. */

@@ -66,21 +66,55 @@ export abstract class Reader {
   }
 }
 
-/** Hands on posted writes. */
+/** Milliseconds between looks at a queue that is written to again and again: a wake-up for each write would cost more. */
+const LOOK_MS = 1;
+
+/**
+ * Hands on posted writes. Woken by the first, it looks by itself as long as there are more; an exit, or an access to a
+ * device, has what came before it handed on at once.
+ */
 export class PostedReader extends Reader {
   readonly #posted: (writes: readonly PostedWrite[]) => void;
+  #looking = false;
 
   constructor(device: PostedDevice, claim: (id: number) => NativeClaim) {
     super(claim);
     this.#posted = AsyncResource.bind(device.posted.bind(device));
   }
 
+  override wake(): void {
+    this.drain();
+    if (this.#looking) return;
+    this.#looking = true;
+    call(() => this.native.look(true));
+    this.#lookAgain();
+  }
+
+  /** A reader that is gone is not kept by this: the timer is for one more look. */
+  #lookAgain(): void {
+    setTimeout(() => {
+      if (this.#hand()) {
+        this.#lookAgain();
+        return;
+      }
+      this.#looking = false;
+      call(() => this.native.look(false));
+      this.drain(); // what came in between was not announced
+    }, LOOK_MS).unref();
+  }
+
   drain(): void {
+    this.#hand();
+  }
+
+  /** Whether there was anything. */
+  #hand(): boolean {
     const numbers = call(() => this.native.takeWrites());
-    if (numbers.length === 0) return;
+    if (numbers.length === 0) return false;
     const writes: PostedWrite[] = [];
     for (let at = 0; at < numbers.length; at += 4) add(writes, numbers, at);
     this.guarded(() => this.#posted(writes));
+    return true;
   }
 }
 

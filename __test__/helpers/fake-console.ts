@@ -19,6 +19,10 @@ export class FakeConsole implements NativeClaim {
     return new Float64Array();
   }
 
+  look(): void {
+    // a console has nothing to look for by itself
+  }
+
   send(): number {
     return 0;
   }

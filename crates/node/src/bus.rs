@@ -40,6 +40,8 @@ pub struct NativeClaim {
     bus: Bus,
     claim: ClaimId,
     kind: Kind,
+    /// Held while the reader looks by itself.
+    quiet: Option<Wakeup>,
 }
 
 enum Kind {
@@ -63,7 +65,7 @@ pub(crate) fn claim(bus: &Bus, options: &NativeClaimOptions, mailbox: &Mailbox) 
         let port = u16::try_from(base).map_err(|_| Error::InvalidArgument { what: "port", expected: "at most 65,535" });
         bus.claim_ports(port?, unsigned_u32("count", options.size)?, owner)
     };
-    Ok(NativeClaim { bus: bus.clone(), claim: claim?, kind })
+    Ok(NativeClaim { bus: bus.clone(), claim: claim?, kind, quiet: None })
 }
 
 fn owner(name: &str, id: u64, wake: impl Fn(Wakeup) + Send + Sync + 'static) -> Result<(Owner, Kind)> {
@@ -120,6 +122,15 @@ impl NativeClaim {
             numbers.extend([write.offset, write.size.into(), write.value & 0xffff_ffff, write.value >> 32].map(exact));
         }
         numbers.into()
+    }
+
+    /// Posted writes: with `true` no wake-up comes until `false`, after which the reader has to look once more.
+    #[napi(catch_unwind)]
+    pub fn look(&mut self, quiet: bool) {
+        self.quiet = match &self.kind {
+            Kind::Posted(queue) if quiet => queue.quiet(),
+            _ => None,
+        };
     }
 
     /// Sends bytes to a serial console; gives how many it took.

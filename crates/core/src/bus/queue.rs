@@ -58,6 +58,13 @@ impl<T> Queue<T> {
         mem::take(&mut state.items)
     }
 
+    /// For a reader who looks by itself for a while: as long as this lives there is no wake-up. None where one is on its
+    /// way already. After dropping it, look once more: what came before was not announced.
+    #[must_use]
+    pub fn quiet(&self) -> Option<Wakeup> {
+        (!self.wakes.swap(true, Ordering::SeqCst)).then(|| Wakeup(Arc::clone(&self.wakes)))
+    }
+
     /// Nobody will read any more: what comes from now on goes nowhere, and no vCPU waits.
     pub fn abandon(&self) {
         let mut state = self.state();
@@ -127,6 +134,19 @@ mod tests {
         assert_eq!(queue.take(), b"hello");
         queue.push(*b"!");
         assert_eq!(wakes.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_reader_who_looks_by_itself_is_not_woken() {
+        let (queue, wakes) = counted();
+        let quiet = queue.quiet();
+        assert!(quiet.is_some() && queue.quiet().is_none());
+        queue.push(*b"a");
+        assert_eq!(wakes.load(Ordering::Relaxed), 0);
+        drop(quiet);
+        assert_eq!(queue.take(), b"a", "seen by looking once more");
+        queue.push(*b"b");
+        assert_eq!(wakes.load(Ordering::Relaxed), 1);
     }
 
     #[test]
