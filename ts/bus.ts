@@ -78,6 +78,8 @@ export class Bus {
   /** Those of them with posted writes. */
   readonly #posted = new Set<Reader>();
   readonly #served = new Map<number, Served>();
+  /** Those without a reader. */
+  readonly #others = new Set<NativeClaim>();
   /** What is claimed, for people. */
   readonly #places = new Set<Place>();
   #ended = false;
@@ -201,11 +203,7 @@ export class Bus {
     const id = nextId();
     const claim = this.#ask(place, 'program', id);
     this.#served.set(id, served);
-    return {
-      [Symbol.dispose]: () => {
-        if (this.#served.delete(id)) call(() => claim.release());
-      },
-    };
+    return this.#other(claim, () => this.#served.delete(id));
   }
 
   #console(place: Place, device: DebugConsole | SerialConsole): Disposable {
@@ -220,7 +218,18 @@ export class Bus {
   #small(place: Place, device: Latch | Eventfd): Disposable {
     const claim = this.#ask(place, device.device, nextId());
     smallClaims.set(device, claim);
-    return { [Symbol.dispose]: () => call(() => claim.release()) };
+    return this.#other(claim, () => undefined);
+  }
+
+  #other(claim: NativeClaim, forgetIt: () => void): Disposable {
+    this.#others.add(claim);
+    return {
+      [Symbol.dispose]: () => {
+        if (!this.#others.delete(claim)) return;
+        forgetIt();
+        call(() => claim.release());
+      },
+    };
   }
 
   #reading(reader: Reader): Disposable {
@@ -245,7 +254,9 @@ export class Bus {
 
   #end(): void {
     this.#ended = true;
-    this.#readers.forEach(reader => reader.end());
+    this.#readers.forEach(reader => reader.release());
+    this.#others.forEach(claim => call(() => claim.release()));
+    this.#others.clear();
     this.#readers.clear();
     this.#posted.clear();
     this.#served.clear();

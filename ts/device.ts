@@ -103,15 +103,42 @@ export class Served {
     return size <= 4 || (this.#wide && size === 8);
   }
 
-  /** Any access, in as many parts as it takes, one after the other; where it reads, the bytes. */
-  async all(exit: NativeExit): Promise<Uint8Array | undefined> {
+  /**
+   * Any access, in as many parts as it takes, one after the other; where it reads, the bytes. A promise where a part is
+   * one; it ends early, with `ERR_CLOSED`, where `stands` says that there is nobody to answer any more.
+   */
+  all(exit: NativeExit, stands: () => boolean): Uint8Array | undefined | Promise<Uint8Array | undefined> {
     const access = describe(exit, this.#base);
-    const answer = new Uint8Array(access.size * access.count);
-    for (const part of parts(access, this.whole(access.size))) {
-      const given = await this.one(access.write, part.offset, part.size, access.write ? get(access.data, part) : 0);
-      if (!access.write) put(answer, part, checked(given, part.size));
+    const answer = access.write ? undefined : new Uint8Array(access.size * access.count);
+    const rest = parts(access, this.whole(access.size));
+    for (const part of rest) {
+      const given = this.#ask(access, part);
+      if (isThenable(given)) return this.#later(access, answer, part, given, stands);
+      if (answer !== undefined) put(answer, part, checked(given, part.size));
     }
-    return access.write ? undefined : answer;
+    return answer;
+  }
+
+  async #later(
+    access: Access,
+    answer: Uint8Array | undefined,
+    first: Part,
+    pending: PromiseLike<unknown>,
+    stands: () => boolean,
+  ): Promise<Uint8Array | undefined> {
+    let given: unknown = await pending;
+    if (answer !== undefined) put(answer, first, checked(given, first.size));
+    for (const part of parts(access, this.whole(access.size))) {
+      if (part.at <= first.at) continue;
+      if (!stands()) throw new TypevisorError('ERR_CLOSED', 'the claim or its VM is closed');
+      given = await this.#ask(access, part);
+      if (answer !== undefined) put(answer, part, checked(given, part.size));
+    }
+    return answer;
+  }
+
+  #ask(access: Access, part: Part): unknown {
+    return this.one(access.write, part.offset, part.size, access.write ? get(access.data, part) : 0);
   }
 
   /** The same at once. */
@@ -123,7 +150,7 @@ export class Served {
   parts(access: Access): Uint8Array | undefined {
     const answer = new Uint8Array(access.size * access.count);
     for (const part of parts(access, this.whole(access.size))) {
-      const given = this.one(access.write, part.offset, part.size, access.write ? get(access.data, part) : 0);
+      const given = this.#ask(access, part);
       refusePromise(given);
       if (!access.write) put(answer, part, checked(given, part.size));
     }
@@ -137,9 +164,14 @@ function bind(device: ProgramDevice, name: 'read' | 'write'): ((...args: unknown
   return typeof handler === 'function' ? (handler as (...args: unknown[]) => unknown) : undefined;
 }
 
+/** Whether a device, or a handler, wants to be waited for. */
+export function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === 'object' && value !== null && 'then' in value && typeof value.then === 'function';
+}
+
 /** @throws {TypevisorError} `ERR_ASYNC_HANDLER`. */
 export function refusePromise(given: unknown): void {
-  if (typeof given !== 'object' || given === null || !('then' in given)) return;
+  if (!isThenable(given)) return;
   // Its rejection is nobody's: the error says why it is not awaited.
   if (given instanceof Promise) given.catch(() => undefined);
   throw new TypevisorError(

@@ -7,7 +7,7 @@ import { onAbort } from './abort.ts';
 import type { BusDoor } from './bus.ts';
 import { checked, refusePromise, type Served } from './device.ts';
 import { call, TypevisorError, unwrap } from './errors.ts';
-import type { Liveness, Payload } from './mailbox.ts';
+import type { Delivery, Liveness, Payload } from './mailbox.ts';
 import { nextId, request } from './mailbox.ts';
 import type { NativeExit, NativeVcpu } from './native.ts';
 import type { Seat } from './seat.ts';
@@ -18,6 +18,8 @@ export interface Runner {
   readonly door: BusDoor;
   readonly seat: Seat;
   readonly liveness: Liveness;
+  /** A device that was still at work when its run was stopped: the next run waits for it first. */
+  unfinished: Promise<Uint8Array | undefined> | undefined;
   /** Where the addon leaves an access: write, size, count, offset (low, high), value (low, high). */
   readonly mail: Uint32Array;
 }
@@ -34,35 +36,78 @@ export async function drive(runner: Runner, signal: AbortSignal | undefined): Pr
   const cancel = (): void => runner.native.cancel(ticket); // the entry under way only; nothing once it has returned
   const stopListening = onAbort(signal, cancel);
   try {
+    if (runner.unfinished !== undefined) await finish(runner, runner.unfinished, signal);
     for (;;) {
       ticket = nextId();
-      const { payload, claim } = await request(ticket, () => call(() => runner.native.start(ticket)), runner.liveness);
-      runner.door.flush();
-      const exit = outcome(payload);
-      const served = claim === 0 ? undefined : runner.door.served.get(claim);
-      if (served === undefined) {
-        if (exit.kind === 'intr') signal?.throwIfAborted(); // any other exit won the race: hand it over
-        return exit;
+      const entry = await request(ticket, () => call(() => runner.native.start(ticket)), runner.liveness);
+      const exit = await unclaimed(runner, entry, signal);
+      if (exit === undefined) {
+        signal?.throwIfAborted();
+        continue;
       }
-      await answer(runner, served, exit, signal);
-      signal?.throwIfAborted();
+      if (exit.kind === 'intr') signal?.throwIfAborted(); // any other exit won the race: hand it over
+      return exit;
     }
   } finally {
     stopListening();
   }
 }
 
-async function answer(
+/** Completes the pending exit; a further one that nobody claimed, or nothing. */
+export async function settle(runner: Runner): Promise<NativeExit | undefined> {
+  if (runner.unfinished !== undefined) await finish(runner, runner.unfinished, undefined);
+  for (;;) {
+    const ticket = nextId();
+    const entry = await request(ticket, () => call(() => runner.native.settle(ticket)), runner.liveness);
+    if (unwrap(entry.payload) === null) {
+      runner.door.flush();
+      return undefined;
+    }
+    const exit = await unclaimed(runner, entry, undefined);
+    if (exit !== undefined) return exit;
+  }
+}
+
+/** Has the device answer whose access it is; gives any other exit back. */
+async function unclaimed(
   runner: Runner,
-  served: Served,
-  exit: NativeExit,
+  { payload, claim }: Delivery,
+  signal: AbortSignal | undefined,
+): Promise<NativeExit | undefined> {
+  runner.door.flush();
+  const exit = outcome(payload);
+  const served = claim === 0 ? undefined : runner.door.served.get(claim);
+  if (served === undefined) return exit;
+  // One that answers at once has answered, abort or not: nobody else could.
+  const bytes = served.all(exit, () => runner.door.served.get(claim) === served);
+  if (bytes instanceof Promise) await finish(runner, bytes, signal);
+  else if (bytes !== undefined) call(() => runner.native.answer(bytes));
+  return undefined;
+}
+
+/** Waits for a device; where the wait is cut short, the next run goes on with it. */
+async function finish(
+  runner: Runner,
+  pending: Promise<Uint8Array | undefined>,
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const { liveness, native, seat } = runner;
+  runner.unfinished = pending;
+  const over = (): void => {
+    if (runner.unfinished === pending) runner.unfinished = undefined;
+  };
+  let failed = false;
+  pending.catch(() => {
+    failed = true;
+  });
   liveness.hold();
   try {
-    const bytes = await seat.wait(served.all(exit), signal);
+    const bytes = await seat.wait(pending, signal);
+    over();
     if (bytes instanceof Uint8Array) call(() => native.answer(bytes));
+  } catch (error) {
+    if (failed) over(); // its access stays unanswered
+    throw error;
   } finally {
     liveness.release();
   }
@@ -79,11 +124,12 @@ function outcome(payload: Payload): NativeExit {
 export function driveSync(runner: Runner, timeoutMs: number): NativeExit {
   const { native, door } = runner;
   call(() => native.syncBegin(timeoutMs));
+  runner.unfinished = undefined;
   try {
     let claim = call(() => native.syncStep());
     for (;;) {
       if (claim > 0) {
-        claim = single(runner, door.served.get(claim));
+        claim = single(runner, claim);
         continue;
       }
       const exit = call(() => native.syncOutcome());
@@ -92,9 +138,9 @@ export function driveSync(runner: Runner, timeoutMs: number): NativeExit {
         claim = call(() => native.syncStep());
         continue;
       }
+      door.flush();
       const served = door.served.get(-claim);
       if (served === undefined) return exit;
-      door.flush();
       const bytes = served.allSync(exit);
       claim = call(() => (bytes === undefined ? native.syncStep() : native.syncAnswerBytes(bytes)));
     }
@@ -105,10 +151,11 @@ export function driveSync(runner: Runner, timeoutMs: number): NativeExit {
 }
 
 /** One access, from the mail to its answer, without an object for it. */
-function single({ native, door, mail }: Runner, served: Served | undefined): number {
+function single({ native, door, mail }: Runner, claim: number): number {
   const [write = 0, size = 0, , low = 0, high = 0, value = 0, valueHigh = 0] = mail;
   const offset = high * HIGH + low;
   door.flush();
+  const served = door.served.get(claim);
   if (served?.whole(size) !== true || size === 3)
     return halves(native, served, write !== 0, offset, size, value, valueHigh);
   if (write !== 0) {

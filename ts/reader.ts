@@ -94,6 +94,7 @@ export class PostedReader extends Reader {
   #lookAgain(): void {
     setTimeout(() => {
       if (this.#hand()) {
+        call(() => this.native.look(true)); // where a wake-up was on its way before
         this.#lookAgain();
         return;
       }

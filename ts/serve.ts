@@ -2,6 +2,7 @@
 
 import { AsyncResource } from 'node:async_hooks';
 import { invalid, options } from './check.ts';
+import { isThenable } from './device.ts';
 import { TypevisorError } from './errors.ts';
 import type { Exit } from './exit.ts';
 import type { Seat } from './seat.ts';
@@ -110,10 +111,6 @@ function caller(handlers: Handlers): (exit: Exit) => { readonly reply: unknown }
 /** A copy of the context for each call: one who changes it, by `enterWith`, does so for himself. */
 function inOwnContext(handler: (exit: Exit) => unknown, exit: Exit): unknown {
   return new AsyncResource(CONTEXT).runInAsyncScope(handler, undefined, exit);
-}
-
-function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return typeof value === 'object' && value !== null && 'then' in value && typeof value.then === 'function';
 }
 
 function wantsAnswer(exit: Exit): boolean {

@@ -3,12 +3,11 @@
 import { types } from 'node:util';
 import { abortSignal, bytes, integer, invalid, oneOf, options, uint64 } from './check.ts';
 import type { BusDoor } from './bus.ts';
-import { call, callAsync, unwrap } from './errors.ts';
-import { drive, driveSync, type Runner } from './drive.ts';
+import { call, callAsync } from './errors.ts';
+import { drive, driveSync, type Runner, settle } from './drive.ts';
 import { decode, type Exit } from './exit.ts';
 import { guard, KEY } from './handle.ts';
 import type { Life } from './life.ts';
-import { nextId, request } from './mailbox.ts';
 import type { GpaRange } from './memory.ts';
 import type { NativeBootOptions, NativeVcpu } from './native.ts';
 import { printable, tellExit } from './observe.ts';
@@ -92,7 +91,7 @@ export class Vcpu implements Disposable, AsyncDisposable {
     this.#native = native;
     this.#life = life;
     this.#seat = new Seat(life);
-    this.#runner = { native, door, seat: this.#seat, liveness: life.liveness, mail };
+    this.#runner = { native, door, seat: this.#seat, liveness: life.liveness, mail, unfinished: undefined };
     this.#id = call(() => native.id());
   }
 
@@ -244,6 +243,7 @@ export class Vcpu implements Disposable, AsyncDisposable {
     this.#seat.checkIdle();
     const answer = typeof value === 'object' ? answerBytes(value) : whole(value);
     call(() => native.answer(answer));
+    this.#runner.unfinished = undefined;
   }
 
   /**
@@ -258,14 +258,10 @@ export class Vcpu implements Disposable, AsyncDisposable {
   }
 
   async #settle(): Promise<Exit | undefined> {
-    const native = this.#native;
     this.#seat.enter();
     try {
-      const ticket = nextId();
-      const start = (): unknown => call(() => native.settle(ticket));
-      const { payload } = await request(ticket, start, this.#life.liveness);
-      const exit = unwrap(payload);
-      return exit === null ? undefined : this.#reached(decode(exit));
+      const exit = await settle(this.#runner);
+      return exit && this.#reached(decode(exit));
     } finally {
       this.#seat.exit();
     }

@@ -1,5 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { setTimeout } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Vcpu } from '../../ts/index.ts';
 import { ENTRY, machine } from '../helpers/guests.ts';
 import { x86 as test } from '../helpers/needs.ts';
@@ -107,7 +107,7 @@ for (const [way, run] of WAYS) {
 
 test('bus.port: a device may take its time on a vCPU’s own thread, and not under runSync', async t => {
   using guest = machine(ASK);
-  guest.vm.bus.port(0x10, 1, { read: async () => setTimeout(1, 7) });
+  guest.vm.bus.port(0x10, 1, { read: async () => sleep(1, 7) });
   throwsCode(t, 'ERR_ASYNC_HANDLER', () => guest.vcpu.runSync());
   guest.vcpu.answer(0);
   await guest.vcpu.settle();
@@ -116,13 +116,65 @@ test('bus.port: a device may take its time on a vCPU’s own thread, and not und
   t.is(BigInt.asUintN(8, rax(guest.vcpu)), 7n);
 });
 
-test('bus.port: an abort does not wait for a device', async t => {
+test('bus.port: an abort does not wait for a device, and the next run goes on with it', async t => {
   using guest = machine(ASK);
   const controller = new AbortController();
   const reason = new Error('enough');
-  guest.vm.bus.port(0x10, 1, { read: () => (controller.abort(reason), new Promise<number>(() => undefined)) });
+  let [calls, reply]: [number, (value: number) => void] = [0, () => undefined];
+  guest.vm.bus.port(0x10, 1, {
+    read() {
+      calls += 1;
+      controller.abort(reason);
+      return new Promise<number>(resolve => {
+        reply = resolve;
+      });
+    },
+  });
   t.is(await t.throwsAsync(guest.vcpu.run({ signal: controller.signal })), reason);
-  await rejectsCode(t, 'ERR_EXIT_UNANSWERED', guest.vcpu.run());
+  throwsCode(t, 'ERR_EXIT_UNANSWERED', () => guest.vcpu.runSync());
+  const next = guest.vcpu.run();
+  reply(9);
+  t.like(await next, { kind: 'hlt' });
+  t.is(BigInt.asUintN(8, rax(guest.vcpu)), 9n);
+  t.is(calls, 1);
+});
+
+test('bus.port: aborts at any moment leave a guest whose device answers at once fit to run on', async t => {
+  using guest = machine([0xe5, 0x10, 0xeb, 0xfc]); // again: in ax, 0x10; jmp again
+  guest.vm.bus.port(0x10, 2, { read: () => 7 });
+  for (let round = 0; round < 60; round += 1) {
+    const controller = new AbortController();
+    setTimeout(() => controller.abort(new Error('enough')), round % 4);
+    await t.throwsAsync(guest.vcpu.run({ signal: controller.signal }), { message: 'enough' });
+  }
+});
+
+test('vcpu.settle: what it brings goes to the device that claimed it', async t => {
+  // In long mode: mov [0x20ffe], eax, over a page border into one claim; then out 0x42, al
+  using guest = machine([0x89, 0x04, 0x25, 0xfe, 0x0f, 2, 0, 0xe6, 0x42]);
+  guest.vcpu.boot({ mode: 'long', privilege: 'user', entry: ENTRY });
+  const seen: number[] = [];
+  guest.vm.bus.mmio(0x2_0000, 0x2000, {
+    write(offset) {
+      seen.push(offset);
+      if (seen.length === 1) throw new Error('once');
+    },
+  });
+  await t.throwsAsync(guest.vcpu.run(), { message: 'once' });
+  t.is(await guest.vcpu.settle(), undefined);
+  t.deepEqual(seen, [0xffe, 0x1000]);
+});
+
+test('asyncDispose: from inside a device, and before a runSync, is ERR_CLOSED and hangs nothing', async t => {
+  using inside = machine(ASK);
+  let disposed: Promise<void> | undefined;
+  inside.vm.bus.port(0x10, 1, { read: () => ((disposed = inside.vcpu[Symbol.asyncDispose]()), 1) });
+  throwsCode(t, 'ERR_CLOSED', () => inside.vcpu.runSync());
+  await disposed;
+  using before = machine(ASK);
+  const closing = before.vcpu[Symbol.asyncDispose]();
+  throwsCode(t, 'ERR_CLOSED', () => before.vcpu.runSync());
+  await closing;
 });
 
 test('bus.mmio: 8 bytes arrive as two accesses of 4, or whole where the device is wide', async t => {

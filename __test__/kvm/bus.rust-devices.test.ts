@@ -57,3 +57,13 @@ test('serialConsole: writes to a WritableStream of the web', async t => {
   await written;
   t.deepEqual(chunks, [0x41]);
 });
+
+test('vm.close: ends every claim, and closes the eventfds among them', t => {
+  const bells = [eventfd(), eventfd()];
+  {
+    using guest = machine([0xf4]);
+    bells.forEach((bell, i) => guest.vm.bus.port(0x10 + i, 1, bell));
+    t.true(bells.every(bell => bell.fd > 2));
+  }
+  for (const bell of bells) throwsCode(t, 'ERR_CLOSED', () => bell.fd);
+});

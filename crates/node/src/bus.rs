@@ -127,10 +127,11 @@ impl NativeClaim {
     /// Posted writes: with `true` no wake-up comes until `false`, after which the reader has to look once more.
     #[napi(catch_unwind)]
     pub fn look(&mut self, quiet: bool) {
-        self.quiet = match &self.kind {
-            Kind::Posted(queue) if quiet => queue.quiet(),
-            _ => None,
-        };
+        if !quiet {
+            self.quiet = None;
+        } else if let (Kind::Posted(queue), None) = (&self.kind, &self.quiet) {
+            self.quiet = queue.quiet();
+        }
     }
 
     /// Sends bytes to a serial console; gives how many it took.

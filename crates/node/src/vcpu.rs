@@ -1,7 +1,7 @@
 //! A vCPU: runs, kicks, answers, registers.
 #![expect(unsafe_code, reason = "an array that JavaScript reads accesses from, without an object for each")]
 
-use std::{sync::Arc, time::Duration};
+use std::{cell::RefCell, sync::Arc, time::Duration};
 
 use napi::bindgen_prelude::{AsyncTask, BigInt, Either, Null, Uint8Array, Uint32Array};
 use napi_derive::napi;
@@ -25,9 +25,10 @@ pub struct NativeVcpu {
     vcpu: Arc<Vcpu>,
     mailbox: Mailbox,
     /// Where `sync_step` leaves an access: [`MAIL_WORDS`] numbers of 32 bits.
-    mail: Uint32Array,
-    sync: Option<SyncRun>,
-    kept: Option<Result<Option<Exit>>>,
+    mail: RefCell<Uint32Array>,
+    // Cells, and no `&self` anywhere: `close_async` borrows the object for as long as its task runs.
+    sync: RefCell<Option<SyncRun>>,
+    kept: RefCell<Option<Result<Option<Exit>>>>,
 }
 
 const NO_RUN: Error = Error::Busy { why: "no run on this thread is under way" };
@@ -41,11 +42,22 @@ fn low(word: u64) -> u32 {
 
 impl NativeVcpu {
     pub(crate) fn new(vcpu: Vcpu, mailbox: Mailbox, mail: Uint32Array) -> Self {
-        Self { vcpu: Arc::new(vcpu), mailbox, mail, sync: None, kept: None }
+        Self {
+            vcpu: Arc::new(vcpu),
+            mailbox,
+            mail: RefCell::new(mail),
+            sync: RefCell::default(),
+            kept: RefCell::default(),
+        }
     }
 
-    fn step(&mut self) -> i64 {
-        match self.sync.as_mut().map_or(Err(NO_RUN), |run| run.step(WhenFull::Return)) {
+    fn in_run<T>(&self, act: impl FnOnce(&mut SyncRun) -> Result<T>) -> Result<T> {
+        self.sync.borrow_mut().as_mut().map_or(Err(NO_RUN), act)
+    }
+
+    fn step(&self) -> i64 {
+        let stepped = self.in_run(|run| run.step(WhenFull::Return));
+        match stepped {
             Ok(Step::Claimed(claimed)) if claimed.elements.is_empty() && claimed.count == 1 => self.post(&claimed),
             Ok(Step::Claimed(claimed)) => {
                 let claim = signed(claimed.claim);
@@ -58,13 +70,13 @@ impl NativeVcpu {
         }
     }
 
-    fn keep(&mut self, outcome: Result<Option<Exit>>) -> i64 {
-        self.kept = Some(outcome);
+    fn keep(&self, outcome: Result<Option<Exit>>) -> i64 {
+        *self.kept.borrow_mut() = Some(outcome);
         0
     }
 
     /// Puts an access into the mail and gives the number of its claim.
-    fn post(&mut self, claimed: &Claimed) -> i64 {
+    fn post(&self, claimed: &Claimed) -> i64 {
         let words: [u32; MAIL_WORDS] = [
             claimed.write.into(),
             claimed.size.into(),
@@ -74,10 +86,11 @@ impl NativeVcpu {
             low(claimed.value),
             low(claimed.value >> 32),
         ];
+        let mut mail = self.mail.borrow_mut();
         // SAFETY: this runs on the thread of the environment that made the array, inside a call from it, so nothing
         // else touches it meanwhile. The facade made it, of ordinary memory, and never detaches it.
-        let mail = unsafe { self.mail.as_mut() };
-        mail.iter_mut().zip(words).for_each(|(target, word)| *target = word);
+        let words_in_mail = unsafe { mail.as_mut() };
+        words_in_mail.iter_mut().zip(words).for_each(|(target, word)| *target = word);
         signed(claimed.claim)
     }
 }
@@ -113,29 +126,30 @@ impl NativeVcpu {
 
     /// Begins a run on this thread, for `timeout_ms` in all. `sync_end` has to follow.
     #[napi(catch_unwind)]
-    pub fn sync_begin(&mut self, timeout_ms: f64) -> Outcome<Null> {
+    pub fn sync_begin(&self, timeout_ms: f64) -> Outcome<Null> {
         let limit = Duration::try_from_secs_f64(timeout_ms / 1e3).map_err(|_| Error::InvalidArgument {
             what: "timeoutMs",
             expected: "a finite number of milliseconds from 0 on",
         });
         let run = limit.and_then(|limit| self.vcpu.begin_sync(limit));
         outcome(run.map(|run| {
-            self.sync = Some(run);
+            *self.sync.borrow_mut() = Some(run);
             Null
         }))
     }
 
     /// Runs on. Gives the number of the claim whose access then lies in the mail, or 0: see `sync_outcome`.
     #[napi(catch_unwind)]
-    pub fn sync_step(&mut self) -> i64 {
+    pub fn sync_step(&self) -> i64 {
         self.step()
     }
 
     /// The same, after answering the access of the last step.
     #[napi(catch_unwind)]
-    pub fn sync_answer(&mut self, low: u32, high: u32) -> i64 {
+    pub fn sync_answer(&self, low: u32, high: u32) -> i64 {
         let word = u64::from(high) << 32 | u64::from(low);
-        match self.sync.as_mut().map_or(Err(NO_RUN), |run| run.answer_word(word)) {
+        let answered = self.in_run(|run| run.answer_word(word));
+        match answered {
             Ok(()) => self.step(),
             Err(error) => self.keep(Err(error)),
         }
@@ -143,8 +157,9 @@ impl NativeVcpu {
 
     /// The same with all the bytes of an access of several elements.
     #[napi(catch_unwind)]
-    pub fn sync_answer_bytes(&mut self, bytes: &[u8]) -> i64 {
-        match self.sync.as_mut().map_or(Err(NO_RUN), |run| run.answer(bytes)) {
+    pub fn sync_answer_bytes(&self, bytes: &[u8]) -> i64 {
+        let answered = self.in_run(|run| run.answer(bytes));
+        match answered {
             Ok(()) => self.step(),
             Err(error) => self.keep(Err(error)),
         }
@@ -153,15 +168,15 @@ impl NativeVcpu {
     /// What a step gave that was no single access: the exit or failure that ends the run, an access of several
     /// elements, or `null` where a queue is full.
     #[napi(catch_unwind, ts_return_type = "Failure | NativeExit | null")]
-    pub fn sync_outcome(&mut self) -> Outcome<Either<NativeExit, Null>> {
-        let kept = self.kept.take().unwrap_or(Err(NO_RUN));
+    pub fn sync_outcome(&self) -> Outcome<Either<NativeExit, Null>> {
+        let kept = self.kept.borrow_mut().take().unwrap_or(Err(NO_RUN));
         outcome(kept.map(|exit| exit.map_or(Either::B(Null), |exit| Either::A(exit.into()))))
     }
 
     /// Ends the run where it stands.
     #[napi(catch_unwind)]
-    pub fn sync_end(&mut self) {
-        self.sync = None;
+    pub fn sync_end(&self) {
+        *self.sync.borrow_mut() = None;
     }
 
     #[napi(catch_unwind)]
