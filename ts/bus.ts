@@ -79,7 +79,7 @@ export class Bus {
   readonly #posted = new Set<Reader>();
   readonly #served = new Map<number, Served>();
   /** Those without a reader. */
-  readonly #others = new Set<NativeClaim>();
+  readonly #others = new Map<NativeClaim, () => void>();
   /** What is claimed, for people. */
   readonly #places = new Set<Place>();
   #ended = false;
@@ -216,13 +216,15 @@ export class Bus {
   }
 
   #small(place: Place, device: Latch | Eventfd): Disposable {
+    if (standing.has(device)) throw elsewhere(device);
     const claim = this.#ask(place, device.device, nextId());
     smallClaims.set(device, claim);
-    return this.#other(claim, () => undefined);
+    standing.add(device);
+    return this.#other(claim, () => standing.delete(device));
   }
 
   #other(claim: NativeClaim, forgetIt: () => void): Disposable {
-    this.#others.add(claim);
+    this.#others.set(claim, forgetIt);
     return {
       [Symbol.dispose]: () => {
         if (!this.#others.delete(claim)) return;
@@ -255,7 +257,10 @@ export class Bus {
   #end(): void {
     this.#ended = true;
     this.#readers.forEach(reader => reader.release());
-    this.#others.forEach(claim => call(() => claim.release()));
+    this.#others.forEach((forgetIt, claim) => {
+      forgetIt();
+      call(() => claim.release());
+    });
     this.#others.clear();
     this.#readers.clear();
     this.#posted.clear();
@@ -265,6 +270,13 @@ export class Bus {
 
 function shown({ base, size }: Place): object {
   return { base: hex(base), size };
+}
+
+/** Devices that have one claim at a time, and have it. */
+const standing = new WeakSet<Latch | Eventfd>();
+
+function elsewhere(device: Latch | Eventfd): TypevisorError {
+  return invalid('device', 'one that stands nowhere else: it has one claim at a time', device);
 }
 
 function noDevice(given: unknown): TypevisorError {

@@ -42,6 +42,7 @@ export async function drive(runner: Runner, signal: AbortSignal | undefined): Pr
       const entry = await request(ticket, () => call(() => runner.native.start(ticket)), runner.liveness);
       const exit = await unclaimed(runner, entry, signal);
       if (exit === undefined) {
+        runner.seat.checkOpen(); // by the device itself, say
         signal?.throwIfAborted();
         continue;
       }
@@ -142,6 +143,7 @@ export function driveSync(runner: Runner, timeoutMs: number): NativeExit {
       const served = door.served.get(-claim);
       if (served === undefined) return exit;
       const bytes = served.allSync(exit);
+      runner.seat.checkOpen();
       claim = call(() => (bytes === undefined ? native.syncStep() : native.syncAnswerBytes(bytes)));
     }
   } finally {
@@ -151,7 +153,7 @@ export function driveSync(runner: Runner, timeoutMs: number): NativeExit {
 }
 
 /** One access, from the mail to its answer, without an object for it. */
-function single({ native, door, mail }: Runner, claim: number): number {
+function single({ native, door, mail, seat }: Runner, claim: number): number {
   const [write = 0, size = 0, , low = 0, high = 0, value = 0, valueHigh = 0] = mail;
   const offset = high * HIGH + low;
   door.flush();
@@ -160,10 +162,12 @@ function single({ native, door, mail }: Runner, claim: number): number {
     return halves(native, served, write !== 0, offset, size, value, valueHigh);
   if (write !== 0) {
     refusePromise(served.one(true, offset, size, size === 8 ? wide(value, valueHigh) : value));
+    seat.checkOpen();
     return call(() => native.syncStep());
   }
   const given = served.one(false, offset, size, 0);
   refusePromise(given);
+  seat.checkOpen();
   return reply(native, checked(given, size));
 }
 

@@ -83,10 +83,12 @@ export class PostedReader extends Reader {
   }
 
   override wake(): void {
-    this.drain();
+    // While it looks by itself a wake-up says nothing new: and a slow function, woken again by what came while it was at
+    // work, would keep everything else from its turn.
     if (this.#looking) return;
     this.#looking = true;
     call(() => this.native.look(true));
+    this.drain();
     this.#lookAgain();
   }
 

@@ -38,6 +38,11 @@ export class Seat {
     throw new TypevisorError('ERR_BUSY', `${this.#driver} drives this vCPU: wait for its end, or end it before`);
   }
 
+  /** @throws {TypevisorError} `ERR_CLOSED` where somebody has begun to close the vCPU or its VM. */
+  checkOpen(): void {
+    if (this.#closed || this.#life.closed) throw new TypevisorError('ERR_CLOSED', 'the vCPU is closed');
+  }
+
   /** Sits down. @throws {TypevisorError} `ERR_BUSY` where somebody sits. */
   take(driver: string): void {
     this.check();

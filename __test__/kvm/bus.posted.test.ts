@@ -46,3 +46,16 @@ test('bus.port: posted writes are handed over before a later access is answered'
   t.like(guest.vcpu.runSync(), { kind: 'hlt' });
   t.deepEqual(order, ['posted 1', 'read 0x11', 'posted 2', 'read 0x10']);
 });
+
+test('bus.port: a slow posted handler under a flooding guest leaves the event loop its turns', async t => {
+  // again: out 0x10, al; jmp again
+  using guest = machine([0xe6, 0x10, 0xeb, 0xfc]);
+  guest.vm.bus.port(0x10, 1, {
+    posted() {
+      const end = performance.now() + 20;
+      while (performance.now() < end); // busy
+    },
+  });
+  const signal = AbortSignal.timeout(300);
+  t.is(await t.throwsAsync(guest.vcpu.run({ signal }), { any: true }), signal.reason);
+});

@@ -67,3 +67,13 @@ test('vm.close: ends every claim, and closes the eventfds among them', t => {
   }
   for (const bell of bells) throwsCode(t, 'ERR_CLOSED', () => bell.fd);
 });
+
+test('latch, eventfd: have one claim at a time', t => {
+  using guest = machine([0xf4]);
+  for (const device of [latch(), eventfd()]) {
+    const claim = guest.vm.bus.port(0x10, 1, device);
+    throwsCode(t, 'ERR_INVALID_ARGUMENT', () => guest.vm.bus.port(0x20, 1, device));
+    claim[Symbol.dispose]();
+    guest.vm.bus.port(0x20, 1, device)[Symbol.dispose]();
+  }
+});

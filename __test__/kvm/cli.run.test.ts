@@ -175,3 +175,9 @@ async function shell(script: string): Promise<{ code: number | null; stdout: str
   await once(child, 'close');
   return { code: child.exitCode, stdout, stderr };
 }
+
+x86('typevisor run: what has no end is refused, and not read', async t => {
+  const { code, stderr } = await typevisor(['run', '--flat', '/dev/zero', '--timeout', '1']);
+  t.is(code, 126);
+  t.regex(stderr, /\/dev\/zero is no regular file/u);
+});

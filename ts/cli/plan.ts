@@ -1,6 +1,6 @@
 /** What `typevisor run` was asked for: checked, with defaults, the image read, and no VM yet. */
 
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { messageOf } from '../errors.ts';
 import { GiB, KiB } from '../units.ts';
 import { BadImage, NOT_FOUND, REFUSED } from './codes.ts';
@@ -135,8 +135,13 @@ function installedFirmware(): string {
 function readImage(file: string): Uint8Array {
   let image: Uint8Array;
   try {
+    const status = statSync(file);
+    // A device or a pipe may have no end.
+    if (!status.isFile() && !status.isDirectory()) throw new BadImage(REFUSED, `${file} is no regular file`);
+    if (status.size > GiB) throw new BadImage(REFUSED, `${file} is larger than 1 GiB`);
     image = readFileSync(file);
   } catch (error) {
+    if (error instanceof BadImage) throw error;
     const code = error instanceof Error && 'code' in error ? error.code : undefined;
     if (code === 'ENOENT' || code === 'ENOTDIR') throw new BadImage(NOT_FOUND, `${file}: no such file`);
     throw new BadImage(REFUSED, `${file} cannot be read: ${messageOf(error)}`);
