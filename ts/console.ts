@@ -59,7 +59,7 @@ export const lines: WeakMap<SerialConsole, NativeClaim> = new WeakMap();
 
 /**
  * A serial port of the 16550A kind, as PCs have at ports 0x3f8 to 0x3ff: output goes to `sink` as with
- * {@link debugConsole}, input comes by `send`. It raises no interrupt: guests poll it. One claim at a time.
+ * {@link debugConsole}, input comes by `send`. It raises no interrupt: guests poll it. Input goes to its latest claim.
  *
  * @param sink - A `Writable`, a `WritableStream` or a function.
  * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`.

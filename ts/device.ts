@@ -17,7 +17,8 @@ export interface PostedWrite {
  * claim, `size` is 1, 2 or 4 bytes; 8 bytes at once arrive as two accesses of 4, low half first. What has no function reads
  * ones and ignores writes. Handlers keep the AsyncLocalStorage context they were claimed in. One that throws rejects the
  * run with that very error and leaves the access unanswered. On a vCPU's own thread a handler may return a promise; under
- * `runSync` that is `ERR_ASYNC_HANDLER`.
+ * `runSync` that is `ERR_ASYNC_HANDLER`. An abort does not wait for it: the next `run` or `settle` goes on with it first.
+ * A `write` that throws counts as done for the guest, which runs on behind it.
  */
 export interface Device {
   /** Default 32. With 64, an access of 8 bytes arrives whole, as a `bigint`: see {@link WideDevice}. */
