@@ -10,10 +10,12 @@
 // Exit code 1 if any FAILs, 2 for an unknown id or a bad file. claims/README.md describes the files.
 import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { emulator } from '../lab/lib/qemu.mjs';
+import { hostArch } from '../lab/machines.mjs';
 import { judge, parseClaim, table } from './lib/claims.mjs';
 import { kvmProblem } from './lib/kvm.mjs';
 import { ROOT } from './lib/paths.mjs';
-import { run } from './lib/run.mjs';
+import { output, run } from './lib/run.mjs';
 import { Stop, main, say } from './lib/say.mjs';
 
 await main(import.meta.url, async args => {
@@ -70,5 +72,12 @@ async function verdict(claim) {
 /** Why a need is not met on this machine; undefined where it is. */
 function unmet(need) {
   if (need === 'kvm') return kvmProblem();
+  if (need === 'lab') return labProblem();
   return process.getuid() === 0 ? undefined : 'needs root';
+}
+
+/** Machines are made ready by the command itself; what it cannot bring is the emulator. */
+function labProblem() {
+  const command = emulator(hostArch());
+  return output(command, ['--version']) === undefined ? `no ${command}` : undefined;
 }

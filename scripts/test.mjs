@@ -1,39 +1,108 @@
 #!/usr/bin/env node
-// npm test, or node scripts/test.mjs
+// npm test, or node scripts/test.mjs [--matrix | --machine ID…] [--no-host]
 //
-// Sets the clone up (scripts/ensure.mjs), then runs cargo's, ava's and the scripts' own tests and adds them up. At the
-// end stand all skips with their reasons, and the titles of all that failed, by suite. The last line is `N passed, N failed, N skipped`; the exit code is 0 only if nothing failed.
+// Sets the clone up (scripts/ensure.mjs), runs cargo's, ava's and the scripts' own tests here, then the tests of KVM again
+// in the lab: real KVM of another kernel, in an emulated machine (npm run lab -- list).
 //
-// Without a usable /dev/kvm the tests that need none still run, the rest is one skip, and the exit code is 1: nothing
-// was tested on KVM. A capability that the machine lacks is a skip with its reason.
+//   --matrix        in every machine of the lab (npm run test:matrix), not only in the one with most features
+//   --machine ID    in this machine; may be repeated
+//   --no-host       only in the lab
 //
-// TYPEVISOR_MACHINE=NAME   fail unless just the skips of scripts/machines/NAME.txt occur
+// At the end stand all skips of this machine with their reasons, everything that failed, and a table machine × passed,
+// failed, skipped. The last line is `N passed, N failed, N skipped`; the exit code is 0 only if nothing failed.
+//
+// A capability that a machine lacks is a skip with its reason; each machine of the lab is held to its list of them
+// (scripts/machines/ID.txt). Without a usable /dev/kvm the tests that need it are one skip here, and run in the lab; where
+// there is no lab either nothing was tested on KVM, and the exit code is 1.
+//
+// TYPEVISOR_MACHINE=NAME   fail unless just the skips of scripts/machines/NAME.txt occur here
+// TYPEVISOR_REQUIRE=lab    fail where the lab is not to be had, instead of skipping it
+// TYPEVISOR_LAB=stock      in the lab Debian's newest kernel, not our own (which is built once, if it is nowhere found)
+import { parseArgs } from 'node:util';
+import { MACHINES, byId, defaultMachine } from '../lab/machines.mjs';
+import { labMachine } from '../lab/lib/ready.mjs';
+import { testMachine } from '../lab/lib/suite.mjs';
 import { kvmProblem } from './lib/kvm.mjs';
+import { failureLines, skipLines, table, totalOf } from './lib/results.mjs';
 import { run } from './lib/run.mjs';
 import { Stop, main } from './lib/say.mjs';
-import { differences, readList, skipLine } from './lib/skips.mjs';
+import { differences, readList } from './lib/skips.mjs';
 import { suites } from './lib/suites.mjs';
-import { closingLine, emptyTally, settle, sum } from './lib/tally.mjs';
+import { closingLine, emptyTally, settle } from './lib/tally.mjs';
 
 /** No suite takes nearly as long, a first build included; past it, it hangs. */
 const SUITE_TIMEOUT_MS = 30 * 60_000;
 
 await main(import.meta.url, async args => {
-  if (args.length > 0) throw new Stop(`unknown argument: ${args[0]} (see --help)`, 2);
-  const machine = process.env.TYPEVISOR_MACHINE;
-  const expected = machine ? readList(machine) : undefined;
+  const { machines, withHost } = chosen(args);
+  const name = process.env.TYPEVISOR_MACHINE;
+  const expected = name ? readList(name) : undefined;
   await setUp();
   const noKvm = kvmProblem();
-  const results = [];
-  for (const suite of suites(!noKvm)) results.push([suite.name, await runSuite(suite)]);
-  if (noKvm)
-    results.push(['host', { ...emptyTally(), skips: [{ title: 'every test that runs a guest', reason: noKvm }] }]);
-  return report(results, expected && { name: machine, expected }, noKvm);
+  const found = [];
+  for (const machine of machines) found.push(await labMachine(machine)); // the scripts' own tests boot one, too
+  const runs = withHost ? [await testHere(noKvm, expected)] : [];
+  for (const [index, { machine, reason }] of found.entries())
+    runs.push(machine ? await testThere(machine) : notThere(machines[index], reason));
+  return report(runs, noKvm);
 });
+
+function chosen(args) {
+  const options = {
+    matrix: { type: 'boolean' },
+    machine: { type: 'string', multiple: true },
+    'no-host': { type: 'boolean' },
+  };
+  let values;
+  try {
+    ({ values } = parseArgs({ args, options }));
+  } catch (error) {
+    throw new Stop(`npm test: ${error.message} (see --help)`, 2);
+  }
+  const named = values.machine?.map(byId);
+  return { machines: named ?? (values.matrix ? MACHINES : [defaultMachine()]), withHost: !values['no-host'] };
+}
 
 async function setUp() {
   const { status } = await run('node', ['scripts/ensure.mjs', 'rust', 'npm', 'native', 'hooks', 'ts', 'firmware']);
   if (status !== 0) throw new Stop('npm test: the set-up failed, no test was run', status ?? 1);
+}
+
+/** This machine's suites: `{ machine, results, differences, seconds }`. */
+async function testHere(noKvm, expected) {
+  const started = performance.now();
+  const results = [];
+  for (const suite of suites(!noKvm)) results.push([suite.name, await runSuite(suite)]);
+  if (noKvm) results.push(['host', skipped('every test that runs a guest', noKvm)]);
+  const found = { machine: 'host', results, differences: [], seconds: since(started), testedKvm: !noKvm };
+  if (expected) found.differences = differences(expected, skipLines(found));
+  return found;
+}
+
+/** The suite in one machine of the lab, likewise. */
+async function testThere(machine) {
+  const started = performance.now();
+  console.log(`\n══ lab: ${machine.id}`);
+  const { results } = await testMachine(machine);
+  const found = { machine: machine.id, results, differences: [], seconds: since(started), testedKvm: true };
+  found.differences = differences(readList(machine.id), skipLines(found));
+  return found;
+}
+
+/** A machine that could not be made ready: a skip, or a failure where the lab is required. */
+function notThere({ id }, reason) {
+  const title = `every test in machine ${id}`;
+  const required = process.env.TYPEVISOR_REQUIRE === 'lab';
+  const tally = required ? { ...emptyTally(), failed: 1, problem: `${title}: ${reason}` } : skipped(title, reason);
+  return { machine: id, results: [['lab', tally]], differences: [], testedKvm: false };
+}
+
+function skipped(title, reason) {
+  return { ...emptyTally(), skips: [{ title, reason }] };
+}
+
+function since(started) {
+  return (performance.now() - started) / 1000;
 }
 
 /** Runs one suite, showing its output as it comes; gives its tally. */
@@ -49,20 +118,22 @@ async function runSuite({ name, command, args, env, tally, show }) {
   return settle(tally(lines), end);
 }
 
-/** Prints the skips, what went wrong with whole suites, and the closing line; gives the exit code. */
-function report(results, machine, noKvm) {
-  const skips = results.flatMap(([name, { skips: all }]) => all.map(skip => skipLine(name, skip)));
-  const total = sum(results.map(([, tally]) => tally));
+/** Prints this machine's skips, all that failed, the table and the closing line; gives the exit code. */
+function report(runs, noKvm) {
   console.log('');
-  for (const line of skips) console.log(`skipped  ${line}`);
-  for (const [name, { failures }] of results) for (const title of failures) console.log(`failed   ${name}: ${title}`);
-  for (const [name, { problem }] of results) if (problem) console.log(`failed   ${name}: ${problem}`);
-  if (machine) {
-    const found = differences(machine.expected, skips);
-    total.failed += found.length;
-    for (const line of found) console.log(`failed   TYPEVISOR_MACHINE=${machine.name}: ${line}`);
+  for (const found of runs) {
+    const unlisted = found.machine === 'host' || found.results.some(([name]) => name === 'lab');
+    if (unlisted) for (const line of skipLines(found)) console.log(`skipped  ${found.machine}: ${line}`);
+    for (const line of failureLines(found)) console.log(`failed   ${found.machine}: ${line}`);
   }
-  if (noKvm) console.log(`no KVM tested: ${noKvm} (node dist/cli/main.js doctor says what to do)`);
+  console.log('');
+  for (const line of table(runs)) console.log(line);
+  const tested = runs.some(({ testedKvm }) => testedKvm);
+  if (!tested)
+    console.log(
+      `no KVM tested: ${noKvm ?? 'no machine of the lab ran'} (node dist/cli/main.js doctor says what to do)`,
+    );
+  const total = totalOf(runs);
   console.log(closingLine(total));
-  return total.failed > 0 || noKvm ? 1 : 0;
+  return total.failed > 0 || !tested ? 1 : 0;
 }

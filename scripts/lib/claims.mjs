@@ -2,7 +2,7 @@
 
 const KEYS = new Set(['id', 'sentence', 'command', 'expect', 'needs', 'timeoutS']);
 const BOUNDS = new Set(['min', 'max', 'field']);
-export const NEEDS = ['kvm', 'root'];
+export const NEEDS = ['kvm', 'lab', 'root'];
 /** The exit code by which a command says that this machine cannot show the claim; its last stderr line says why. */
 export const NOT_HERE = 77;
 

@@ -1,14 +1,14 @@
 // Debian packages unpacked into a folder, never installed: needs apt and dpkg-deb, but not root.
 import { mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { cacheDir } from './paths.mjs';
 import { output, run } from './run.mjs';
 
-/** apt's settings for a package view of our own: lists and archives in the cache, the machine's sources. */
-function privateView(cache, architectures) {
-  const lists = join(cache, 'apt/lists');
-  const archives = join(cache, 'apt/archives');
-  for (const folder of [lists, archives]) mkdirSync(join(folder, 'partial'), { recursive: true });
+/** apt's settings for a package view of our own: lists and archives in `folder`, the machine's sources. */
+export function privateView(folder, architectures) {
+  const lists = join(folder, 'lists');
+  const archives = join(folder, 'archives');
+  for (const made of [lists, archives]) mkdirSync(join(made, 'partial'), { recursive: true });
   return [
     ...option('Dir::State::lists', lists),
     ...option('Dir::Cache::archives', archives),
@@ -21,9 +21,10 @@ function privateView(cache, architectures) {
   ];
 }
 
-const option = (name, value) => ['-o', `${name}=${value}`];
+/** apt's arguments for one setting. */
+export const option = (name, value) => ['-o', `${name}=${value}`];
 /** Root's apt would drop to a user who may not write below root's home. */
-const AS_WE_ARE = option('APT::Sandbox::User', 'root');
+export const AS_WE_ARE = option('APT::Sandbox::User', 'root');
 
 /** Downloads `packages` into `folder`; whether it worked. */
 async function download(packages, folder, view) {
@@ -49,14 +50,22 @@ export function putInPlace(from, to) {
 }
 
 /** Unpacks every `.deb` in `folder` into `root` and deletes it; gives the packages as `name_version`. */
-async function unpackAll(folder, root) {
+function unpackAll(folder, root) {
   const names = readdirSync(folder).filter(name => name.endsWith('.deb'));
-  for (const name of names) {
-    const { status } = await run('dpkg-deb', ['-x', join(folder, name), root]);
-    if (status !== 0) throw new Error(`dpkg-deb could not unpack ${name}`);
-    rmSync(join(folder, name));
+  return unpack(
+    names.map(name => join(folder, name)),
+    root,
+  );
+}
+
+/** Unpacks the `.deb`s `files` into `root` and deletes them; gives the packages as `name_version`. */
+export async function unpack(files, root) {
+  for (const file of files) {
+    const { status } = await run('dpkg-deb', ['-x', file, root]);
+    if (status !== 0) throw new Error(`dpkg-deb could not unpack ${basename(file)}`);
+    rmSync(file);
   }
-  return names.map(name => name.slice(0, name.lastIndexOf('_')));
+  return files.map(file => basename(file)).map(name => name.slice(0, name.lastIndexOf('_')));
 }
 
 /** Downloads one package with the machine's own lists, else with fresh ones; unpacks it. Undefined if it is not to be had. */
@@ -64,7 +73,7 @@ export async function fetchPackage(name, root) {
   const folder = scratchFolder();
   try {
     if (!(await download([name], folder, []))) {
-      const view = privateView(cacheDir(), [architecture()]);
+      const view = privateView(join(cacheDir(), 'apt'), [architecture()]);
       await run('apt-get', [...AS_WE_ARE, ...view, 'update', '-q']);
       if (!(await download([name], folder, view))) return undefined;
     }
@@ -81,7 +90,7 @@ export async function fetchPackage(name, root) {
 export async function fetchClosure(packages, foreign, architectures, root) {
   const folder = scratchFolder();
   const view = [
-    ...privateView(cacheDir(), [architecture(), ...architectures]),
+    ...privateView(join(cacheDir(), 'apt'), [architecture(), ...architectures]),
     ...option('Dir::Cache::archives', folder),
   ];
   try {
@@ -97,6 +106,7 @@ export async function fetchClosure(packages, foreign, architectures, root) {
   }
 }
 
-function architecture() {
+/** This machine's architecture by Debian's name. */
+export function architecture() {
   return output('dpkg', ['--print-architecture']);
 }

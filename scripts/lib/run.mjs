@@ -43,9 +43,9 @@ function stop(signal) {
 
 /**
  * Starts `command` and resolves when it has ended: `{ status, signal, timedOut, tail }`. `status` is null where a signal
- * ended it or it could not be started. `env` adds to this script's environment, `bareEnv` replaces it. `onLine(line, stream)` gets each line; without it the output goes to stderr.
+ * ended it or it could not be started. `env` adds to this script's environment, `bareEnv` replaces it. `onLine(line, stream)` gets each line; without it the output goes to stderr. An aborted `signal` ends it, and all it started.
  */
-export function run(command, args, { env, bareEnv, cwd = ROOT, onLine, timeoutMs } = {}) {
+export function run(command, args, { env, bareEnv, cwd = ROOT, onLine, timeoutMs, signal: abort } = {}) {
   guard();
   const child = spawn(command, args, {
     cwd,
@@ -64,9 +64,12 @@ export function run(command, args, { env, bareEnv, cwd = ROOT, onLine, timeoutMs
   const flushes = [eachLine(child.stdout, take('stdout')), eachLine(child.stderr, take('stderr'))];
   return new Promise(settle => {
     let timedOut = false;
-    const timer = timeoutMs && setTimeout(() => ((timedOut = true), signalGroup(child, 'SIGKILL')), timeoutMs);
+    const kill = () => signalGroup(child, 'SIGKILL');
+    const timer = timeoutMs && setTimeout(() => ((timedOut = true), kill()), timeoutMs);
+    abort?.addEventListener('abort', kill);
     const end = (status, signal) => {
       clearTimeout(timer);
+      abort?.removeEventListener('abort', kill);
       live.delete(child);
       for (const flush of flushes) flush();
       settle({ status, signal, timedOut, tail });

@@ -22,11 +22,12 @@ export function helpOf(source) {
     .join('\n');
 }
 
-/** Runs a script's main function: `--help` prints its opening comment, a `Stop` one line. */
+/** Runs a script's main function: `--help` (before any `--`) prints its opening comment, a `Stop` one line. */
 export async function main(moduleUrl, body) {
   const { readFileSync } = await import('node:fs');
   const args = process.argv.slice(2);
-  if (args.includes('--help') || args.includes('-h')) {
+  const own = args.includes('--') ? args.slice(0, args.indexOf('--')) : args;
+  if (own.includes('--help') || own.includes('-h')) {
     console.log(helpOf(readFileSync(new URL(moduleUrl), 'utf8')));
     return;
   }

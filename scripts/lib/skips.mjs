@@ -11,10 +11,11 @@ export function skipLine(suite, { title, reason }) {
   return `${suite}: ${title} (${reason})`;
 }
 
-/** A list's lines; comments and blank lines are for people. */
-export function parseList(text) {
+/** A list's lines; comments and blank lines are for people, `@NAME` stands for all lines of another list. */
+export function parseList(text, readOther = readList) {
   const lines = text.split('\n').map(line => line.trim());
-  return lines.filter(line => line !== '' && !line.startsWith('#'));
+  const said = lines.filter(line => line !== '' && !line.startsWith('#'));
+  return said.flatMap(line => (line.startsWith('@') ? readOther(line.slice(1)) : [line]));
 }
 
 /** Where what was skipped differs from the list: one line each, empty where they agree. */

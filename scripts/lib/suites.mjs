@@ -2,7 +2,7 @@
 import { output } from './run.mjs';
 import { Stop } from './say.mjs';
 import { filesBelow } from './stale.mjs';
-import { tallyCargo, tallyTap, tapPoint } from './tally.mjs';
+import { tallyCargo, tallyTap, tapForPeople } from './tally.mjs';
 import { cargoEnv } from './toolchain.mjs';
 
 /** The crate that others use from Rust, and so the one with examples to run. */
@@ -16,7 +16,7 @@ const KVM_FOLDER = '__test__/kvm/';
 export function suites(withKvm) {
   const avaFiles = filesBelow(['__test__']).filter(file => file.endsWith('.test.ts'));
   const ava = withKvm ? avaFiles : avaFiles.filter(file => !file.startsWith(KVM_FOLDER));
-  const ours = filesBelow(['scripts/test']).filter(file => file.endsWith('.test.mjs'));
+  const ours = filesBelow(['scripts/test', 'lab/test']).filter(file => file.endsWith('.test.mjs'));
   return [
     cargo('cargo', ['--workspace', ...(withKvm ? ['--tests'] : ['--lib', '--bins', ...otherTargets()])]),
     cargo('cargo doc', ['--package', CORE, '--doc']),
@@ -50,22 +50,4 @@ function otherTargets() {
     .filter(({ kind, name }) => kind.includes('test') && name !== KVM_TARGET)
     .map(({ name }) => name);
   return names.flatMap(name => ['--test', name]);
-}
-
-/** A filter that turns TAP into a line a test, keeping what a failed one has to say; undefined drops the line. */
-function tapForPeople() {
-  let failed = false;
-  return line => {
-    const point = tapPoint(line);
-    if (point) {
-      failed = !point.ok;
-      if (point.skip !== undefined) return `skip ${point.title} (${point.skip})`;
-      return `${point.ok ? '  ok' : 'FAIL'} ${point.title}`;
-    }
-    if (
-      /^(TAP version|1\.\.\d|# Subtest|# (tests|suites|pass|fail|cancelled|skip|skipped|todo|duration_ms) )/.test(line)
-    )
-      return undefined;
-    return line === '' || (/^\s/.test(line) && !failed) ? undefined : line;
-  };
 }

@@ -65,6 +65,24 @@ export function tapPoint(line) {
   return { ok: true, title: inTitle[1], skip: inTitle[2] };
 }
 
+/** A filter that turns TAP into a line a test, keeping what a failed one has to say; undefined drops the line. */
+export function tapForPeople() {
+  let failed = false;
+  return line => {
+    const point = tapPoint(line);
+    if (point) {
+      failed = !point.ok;
+      if (point.skip !== undefined) return `skip ${point.title} (${point.skip})`;
+      return `${point.ok ? '  ok' : 'FAIL'} ${point.title}`;
+    }
+    if (
+      /^(TAP version|1\.\.\d|# Subtest|# (tests|suites|pass|fail|cancelled|skip|skipped|todo|duration_ms) )/.test(line)
+    )
+      return undefined;
+    return line === '' || (/^\s/.test(line) && !failed) ? undefined : line;
+  };
+}
+
 /**
  * Closes the books on one runner: one that died, or failed without naming a failed test, is a failure itself.
  * `end` is what `run` gave.

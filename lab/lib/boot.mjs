@@ -1,0 +1,171 @@
+// One run of one machine: what it is given, the emulator, its output as it comes, its end.
+import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { ROOT } from '../../scripts/lib/paths.mjs';
+import { run } from '../../scripts/lib/run.mjs';
+import { Stop } from '../../scripts/lib/say.mjs';
+import { hostArch } from '../machines.mjs';
+import { ASKED, remember, unmetPromises } from './has.mjs';
+import { holdProgram } from './hold.mjs';
+import { commandScript, writeInitrd } from './initrd.mjs';
+import { machineParts } from './parts.mjs';
+import { emulator, qemuCommand } from './qemu.mjs';
+import { LAB_FAILED, lastLines, parseHas, parseStatus, verdict } from './report.mjs';
+
+/** Seconds to the command's start: 3 to 6 on a quiet machine. */
+const BOOT_LIMIT_S = 150;
+const POLL_MS = 50;
+/** What the environment here hands on to the command there. */
+const HANDED_ON = /^(TYPEVISOR_(?!LAB|REQUIRE|MACHINE|NATIVE)\w+|NO_COLOR|FORCE_COLOR|CI)$/;
+/** Under emulation everything is slow: loops that only need many rounds take a tenth of them. */
+const TEST_SCALE = '0.1';
+
+/**
+ * Runs `words` (a command and its arguments) in a machine that is ready, in the repository as the machine sees it.
+ * Changes to files stay there, but for the folder `$TYPEVISOR_LAB_FILES`. Gives `{ code, problem, detail, bootS, commandS, files }` as
+ * `verdict` does. `onOutput(bytes, 'stdout' | 'stderr')` gets its output as it comes.
+ */
+export async function runInMachine(machine, words, options = {}) {
+  const { timeoutS = 600, memoryMib = 3072, cpus = 2, env = {}, folder = ROOT, onOutput = () => {} } = options;
+  const parts = await machineParts(machine);
+  const work = workFolder();
+  const files = filesFolder(machine);
+  try {
+    const ports = Object.fromEntries(['console', 'out', 'err', 'status'].map(name => [name, join(work, name)]));
+    for (const file of Object.values(ports)) writeFileSync(file, '');
+    const { root, shares } = whatItSees(machine, parts, files);
+    const initrd = writeInitrd(
+      work,
+      { ...parts, hold: await holdProgram(machine.arch) },
+      {
+        env: { ROOT: root.image ? 'ext4' : '9p', CAPABILITIES: ASKED.map(({ number }) => number).join(' ') },
+        shares,
+        command: commandScript(words, folder, { ...environment(machine, root, files), ...env }),
+      },
+    );
+    const { kernel } = parts;
+    const command = qemuCommand({ arch: machine.arch, kernel, initrd, root, shares, ports, memoryMib, cpus });
+    const ended = await drive(command, ports, { machine, timeoutS, onOutput });
+    return { ...ended, files };
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+}
+
+function workFolder() {
+  const folder = mkdtempSync(join(tmpdir(), 'typevisor-lab-'));
+  process.once('exit', () => rmSync(folder, { recursive: true, force: true })); // interrupted or not
+  return folder;
+}
+
+/** Where files come back: the same path there and here. */
+function filesFolder({ id }) {
+  const folder = join(ROOT, 'target/lab/files', id);
+  mkdirSync(folder, { recursive: true });
+  return folder;
+}
+
+/** With this machine's processor it sees this machine's whole root, else a root image and the repository. */
+function whatItSees({ arch }, { rootImage }, files) {
+  const back = { path: files, mode: 'rw' };
+  if (arch === hostArch()) return { root: { folder: '/' }, shares: [back] };
+  return { root: { image: rootImage }, shares: [{ path: ROOT, mode: 'over' }, back] };
+}
+
+function environment({ id }, root, files) {
+  const handedOn = Object.entries(process.env).filter(([name]) => HANDED_ON.test(name));
+  const system = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+  const own = root.image ? system : `${dirname(process.execPath)}:${process.env.PATH ?? system}`;
+  return {
+    TYPEVISOR_TEST_SCALE: TEST_SCALE,
+    ...Object.fromEntries(handedOn),
+    PATH: `${join(ROOT, 'node_modules/.bin')}:${own}`,
+    HOME: '/root',
+    TMPDIR: '/tmp',
+    LANG: 'C.UTF-8',
+    TYPEVISOR_LAB_MACHINE: id,
+    TYPEVISOR_LAB_FILES: files,
+  };
+}
+
+/** Runs the emulator to its end, or to a limit. */
+async function drive({ command, args }, ports, { machine, timeoutS, onOutput }) {
+  const stop = new AbortController();
+  const watch = new Watch(ports, onOutput);
+  let stopped;
+  const limit = (what, seconds) => setTimeout(() => ((stopped = what), stop.abort()), seconds * 1000);
+  let timer = limit('boot', BOOT_LIMIT_S);
+  let refused;
+  watch.onHas = has => {
+    refused = unmetPromises(machine, has);
+    if (refused) stop.abort();
+    else remember(machine, has);
+  };
+  watch.onStart = () => {
+    clearTimeout(timer);
+    timer = limit('command', timeoutS);
+  };
+  const poll = setInterval(() => watch.look(), POLL_MS);
+  const { status, tail } = await run(command, args, { signal: stop.signal, onLine: () => {} });
+  clearTimeout(timer);
+  clearInterval(poll);
+  watch.look();
+  watch.close();
+  if (status === 127 || tail.some(line => line.includes('failed to execute')))
+    throw new Stop(`lab: ${emulator(machine.arch)} cannot be run: ${tail.at(-1) ?? ''}`, LAB_FAILED);
+  if (refused) return { code: LAB_FAILED, problem: refused };
+  const texts = { status: readFileSync(ports.status, 'utf8'), console: readFileSync(ports.console, 'utf8') };
+  const limitS = stopped === 'boot' ? BOOT_LIMIT_S : timeoutS;
+  const { started, end } = parseStatus(texts.status);
+  const times = { bootS: started, commandS: end && end.at - started };
+  return { ...verdict({ ...texts, stopped, limitS, emulatorError: lastLines(tail.join('\n'), 5) }), ...times };
+}
+
+/** Follows the files that a machine's ports write to. */
+class Watch {
+  #ports;
+  #streams;
+  #onOutput;
+  #buffer = Buffer.alloc(1 << 16);
+  #said = false;
+  #started = false;
+  onHas;
+  onStart;
+
+  constructor(ports, onOutput) {
+    this.#ports = ports;
+    this.#onOutput = onOutput;
+    this.#streams = [
+      ['stdout', ports.out],
+      ['stderr', ports.err],
+    ].map(([name, path]) => ({ name, fd: openSync(path, 'r') }));
+  }
+
+  look() {
+    if (!this.#said || !this.#started) this.#status();
+    for (const { name, fd } of this.#streams) {
+      for (;;) {
+        const count = readSync(fd, this.#buffer, 0, this.#buffer.length, null);
+        if (count === 0) break;
+        this.#onOutput(Buffer.from(this.#buffer.subarray(0, count)), name);
+      }
+    }
+  }
+
+  #status() {
+    const { has, started } = parseStatus(readFileSync(this.#ports.status, 'utf8'));
+    if (has !== undefined && !this.#said) {
+      this.#said = true;
+      this.onHas(parseHas(has));
+    }
+    if (started !== undefined && !this.#started) {
+      this.#started = true;
+      this.onStart();
+    }
+  }
+
+  close() {
+    for (const { fd } of this.#streams) closeSync(fd);
+  }
+}

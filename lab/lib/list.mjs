@@ -1,0 +1,33 @@
+// `npm run lab -- list`: the machines as a table or as JSON.
+import { MACHINES, defaultMachine } from '../machines.mjs';
+import { remembered } from './has.mjs';
+import { machineState } from './prepare.mjs';
+
+/** Prints all machines; gives the exit code. */
+export function list({ json }) {
+  const rows = MACHINES.map(describe);
+  if (json) console.log(JSON.stringify({ schemaVersion: 1, machines: rows }, null, 2));
+  else for (const row of rows) print(row);
+  return 0;
+}
+
+function describe(machine) {
+  const { ready, version, why } = machineState(machine);
+  const { id, arch, about } = machine;
+  return {
+    id,
+    arch,
+    about,
+    default: machine === defaultMachine(),
+    ready,
+    ...(ready ? { kernel: version } : { why }),
+    has: remembered(machine) ?? [],
+  };
+}
+
+function print({ id, arch, about, ready, kernel, why, has, default: isDefault }) {
+  console.log(`${id.padEnd(14)}  ${arch.padEnd(7)}  ${ready ? `ready: Linux ${kernel}` : `not ready: ${why}`}`);
+  console.log(`    ${about}${isDefault ? '; npm test uses it' : ''}`);
+  if (has.length === 0) console.log('    (what its KVM has is noted at its first boot)');
+  for (const { type, capabilities } of has) console.log(`    ${type} VM: ${capabilities.join(', ')}`);
+}

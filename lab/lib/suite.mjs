@@ -1,0 +1,76 @@
+// The suite in one machine: built here, run there (lab/suite/run.mjs), its output told apart by section and counted.
+import { settle, tallyCargo, tallyTap, tapForPeople } from '../../scripts/lib/tally.mjs';
+import { buildSuite } from '../suite/build.mjs';
+import { runInMachine } from './boot.mjs';
+
+/** What lab/suite/run.mjs prints under `── NAME`, and how it counts. */
+const SECTIONS = { core: tallyCargo, ava: tallyTap };
+/** No machine takes nearly as long; past it something hangs. */
+const LIMIT_S = 900;
+
+/** Runs it, showing each test as it ends; gives `[suite, tally]` pairs and the times. */
+export async function testMachine(machine) {
+  const { command, env } = await buildSuite(machine.arch);
+  const sections = new Sections(line => console.log(line));
+  const ended = await runInMachine(machine, command, {
+    env,
+    timeoutS: LIMIT_S,
+    onOutput: (bytes, stream) => sections.take(bytes, stream),
+  });
+  sections.flush();
+  if (ended.detail) console.log(ended.detail);
+  return { results: tallies(sections.lines, ended), times: { bootS: ended.bootS, commandS: ended.commandS } };
+}
+
+/** Each section's tally; a machine that died, and a section that never came, are failures. */
+export function tallies(lines, { code, problem }) {
+  const results = Object.entries(SECTIONS).map(([name, count]) => {
+    const tally = count(lines[name] ?? []);
+    // The exit code is that of all sections together: only one without a failed test needs it explained.
+    return [name, settle(tally, { status: tally.failed > 0 ? 1 : 0, signal: null, timedOut: false })];
+  });
+  const failed = results.some(([, tally]) => tally.failed > 0);
+  if (problem !== undefined) results.push(['machine', { ...nothing(), failed: 1, problem }]);
+  else if (code !== 0 && !failed)
+    results.push(['machine', { ...nothing(), failed: 1, problem: `exit code ${code} with no failed test` }]);
+  return results;
+}
+
+function nothing() {
+  return { passed: 0, failed: 0, failures: [], skips: [], finished: true };
+}
+
+/** Splits output into lines, and stdout's lines into sections. */
+export class Sections {
+  lines = {};
+  #show;
+  #filter = tapForPeople();
+  #current;
+  #rest = { stdout: '', stderr: '' };
+
+  constructor(show) {
+    this.#show = show;
+  }
+
+  take(bytes, stream) {
+    const lines = (this.#rest[stream] + bytes.toString('utf8')).split('\n');
+    this.#rest[stream] = lines.pop();
+    for (const line of lines) this.#line(line, stream);
+  }
+
+  flush() {
+    for (const stream of ['stdout', 'stderr']) if (this.#rest[stream] !== '') this.take(Buffer.from('\n'), stream);
+  }
+
+  #line(line, stream) {
+    const section = stream === 'stdout' && /^── (\w+)$/.exec(line)?.[1];
+    if (section) {
+      this.#current = this.lines[section] ??= [];
+      this.#show(line);
+    } else if (stream === 'stdout' && this.#current) {
+      this.#current.push(line);
+      const shown = this.#current === this.lines.ava ? this.#filter(line) : line;
+      if (shown !== undefined) this.#show(shown);
+    } else this.#show(line);
+  }
+}

@@ -1,0 +1,48 @@
+// The suite's output, told apart and counted.
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { Sections, tallies } from '../lib/suite.mjs';
+
+const CORE = [
+  'running 2 tests',
+  'test a ... ok',
+  'test b ... ignored, needs x',
+  'test result: ok. 1 passed; 0 failed; 1 ignored; 0 measured',
+];
+const AVA = ['TAP version 13', 'ok 1 - a', 'ok 2 - b (needs y) # SKIP', '1..2'];
+
+function sectionsOf(text) {
+  const shown = [];
+  const sections = new Sections(line => shown.push(line));
+  for (let i = 0; i < text.length; i += 7) sections.take(Buffer.from(text.slice(i, i + 7)), 'stdout'); // as it comes
+  sections.flush();
+  return { sections, shown };
+}
+
+test('output is told apart by its headings, and TAP shown for people', () => {
+  const { sections, shown } = sectionsOf(['early', '── core', ...CORE, '── ava', ...AVA].join('\n'));
+  assert.deepEqual(sections.lines, { core: CORE, ava: AVA });
+  assert.deepEqual(shown, ['early', '── core', ...CORE, '── ava', '  ok a', 'skip b (needs y)']);
+});
+
+test('sections become tallies', () => {
+  const [[core, first], [ava, second]] = tallies({ core: CORE, ava: AVA }, { code: 0 });
+  assert.deepEqual([core, first.passed, first.failed, first.skips.length], ['core', 1, 0, 1]);
+  assert.deepEqual([ava, second.passed, second.skips], ['ava', 1, [{ title: 'b', reason: 'needs y' }]]);
+});
+
+test('a section that never came, and one cut short, are failures', () => {
+  const results = Object.fromEntries(tallies({ core: CORE.slice(0, 2) }, { code: 0 }));
+  assert.equal(results.core.failed, 1);
+  assert.equal(results.ava.failed, 1);
+});
+
+test('a machine that died is a failure beside what its tests say', () => {
+  const results = tallies({ core: CORE, ava: AVA }, { code: 125, problem: 'the kernel panicked' });
+  assert.deepEqual(results.at(-1)[0], 'machine');
+  assert.equal(results.at(-1)[1].problem, 'the kernel panicked');
+});
+
+test('an exit code that no failed test explains is a failure', () => {
+  assert.match(tallies({ core: CORE, ava: AVA }, { code: 3 }).at(-1)[1].problem, /exit code 3/);
+});

@@ -1,0 +1,40 @@
+#!/usr/bin/env node
+// npm start, or node scripts/start.mjs [ARGUMENTS OF THE TOUR]
+//
+// Runs `typevisor tour`. Where /dev/kvm cannot be used it says so and what to do, and the guests run in the lab (an
+// emulated machine with KVM) if that is ready (npm run lab -- prepare lab); else the exit code is 69.
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { runInMachine } from '../lab/lib/boot.mjs';
+import { machineState } from '../lab/lib/prepare.mjs';
+import { defaultMachine } from '../lab/machines.mjs';
+import { kvmProblem } from './lib/kvm.mjs';
+import { ROOT } from './lib/paths.mjs';
+import { main, say } from './lib/say.mjs';
+
+const PROGRAM = 'dist/cli/main.js';
+
+await main(import.meta.url, async args => {
+  const machine = defaultMachine();
+  if (!kvmProblem() || !machineState(machine).ready) return here('tour', ...args);
+  await here('doctor');
+  say(`\n/dev/kvm cannot be used here: the tour goes on in the lab (machine ${machine.id}, emulated: much slower)\n`);
+  const { code, problem, detail } = await runInMachine(machine, ['node', PROGRAM, 'tour', ...args], {
+    onOutput: passOn,
+  });
+  if (problem) say(`${detail ?? ''}\nlab: ${problem}`);
+  return code;
+});
+
+function passOn(bytes, stream) {
+  process[stream].write(bytes);
+}
+
+/** Runs a command of the program with this terminal; gives its exit code. */
+async function here(...args) {
+  const child = spawn(process.execPath, [PROGRAM, ...args], { cwd: ROOT, stdio: 'inherit' });
+  const forward = signal => child.kill(signal); // it tidies up itself, and its exit code says how it ended
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, forward);
+  const [code, signal] = await once(child, 'close');
+  return code ?? (signal === 'SIGINT' ? 130 : 143);
+}
