@@ -15,7 +15,10 @@ export function needs(...wanted: readonly Need[]): (title: string, implementatio
   return (title, implementation) => test.skip(`${title} (needs ${missing.join(', ')})`, implementation);
 }
 
-/** `needs` for the guests of this folder, which are x86_64 machine code. */
+/** `needs` of tests whose guests run on either processor. */
+export const onKvm: ReturnType<typeof needs> = needs();
+
+/** `needs` of tests whose subject is x86 itself: ports, real mode, firmware, the guests of the command line. */
 export const x86: ReturnType<typeof needs> = needs('x86_64');
 
 function whatIsMissing(wanted: readonly Need[]): string[] {

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Vcpu } from '../../ts/index.ts';
 import { ENTRY, machine } from '../helpers/guests.ts';
 import { x86 as test } from '../helpers/needs.ts';
+import { scaled } from '../helpers/scale.ts';
 import { rejectsCode, throwsCode, wrong } from '../helpers/throws.ts';
 
 /** Both ways to run, each until the guest halts. */
@@ -142,7 +143,7 @@ test('bus.port: an abort does not wait for a device, and the next run goes on wi
 test('bus.port: aborts at any moment leave a guest whose device answers at once fit to run on', async t => {
   using guest = machine([0xe5, 0x10, 0xeb, 0xfc]); // again: in ax, 0x10; jmp again
   guest.vm.bus.port(0x10, 2, { read: () => 7 });
-  for (let round = 0; round < 60; round += 1) {
+  for (let round = 0; round < scaled(60); round += 1) {
     const controller = new AbortController();
     setTimeout(() => controller.abort(new Error('enough')), round % 4);
     await t.throwsAsync(guest.vcpu.run({ signal: controller.signal }), { message: 'enough' });

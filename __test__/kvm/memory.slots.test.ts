@@ -119,7 +119,7 @@ test('slot: says what it was when it is gone', t => {
 });
 
 x86('memory.map: a number that the core used before for a slot of its own brings a handle of its own', t => {
-  using guest = machine([]);
+  using guest = machine();
   const { memory } = guest.vm;
   guest.vcpu.boot({ mode: 'long', entry: 0x1000 });
   const tables = memory.slots.find(({ gpa }) => gpa !== 0);

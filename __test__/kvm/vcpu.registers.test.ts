@@ -1,17 +1,17 @@
-import { HLT, machine } from '../helpers/guests.ts';
+import { machine, STOP } from '../helpers/guests.ts';
 import { needs, x86 as test } from '../helpers/needs.ts';
 import { throwsCode, wrong } from '../helpers/throws.ts';
 import { Vm } from '../../ts/index.ts';
 
 test('vcpu.setRegisters: all that was read can be written back', t => {
-  using guest = machine(HLT);
+  using guest = machine(STOP);
   const registers = guest.vcpu.getRegisters();
   guest.vcpu.setRegisters(registers);
   t.deepEqual(guest.vcpu.getRegisters(), registers);
 });
 
 test('vcpu.setRegisters: changes what is named and nothing else', t => {
-  using guest = machine(HLT);
+  using guest = machine(STOP);
   const before = guest.vcpu.getRegisters();
   guest.vcpu.setRegisters({ rax: 2n ** 64n - 1n, r15: 15n, rflags: 0x202n, ds: { base: 0x2000n, selector: 0x200 } });
   const expected: object = {
@@ -25,7 +25,7 @@ test('vcpu.setRegisters: changes what is named and nothing else', t => {
 });
 
 test('vcpu.setRegisters: with something wrong in it changes nothing', t => {
-  using guest = machine(HLT);
+  using guest = machine(STOP);
   const before = guest.vcpu.getRegisters();
   throwsCode(t, 'ERR_INVALID_ARGUMENT', () => guest.vcpu.setRegisters(wrong({ rbx: 1n, rax: 1 })));
   throwsCode(t, 'ERR_INVALID_ARGUMENT', () => guest.vcpu.setRegisters(wrong({ rbx: 1n, eax: 1n })));
