@@ -9,6 +9,7 @@ import {
   type BusDevice,
   type ConsoleSink,
   debugConsole,
+  type Device,
   type Exit,
   type Handlers,
   type IoExit,
@@ -58,9 +59,20 @@ export function put(port: number): Code {
   return port < 0x100 ? [0xe6, port] : [0xba, port & 0xff, port >> 8, 0xee];
 }
 
-/** mov [gpa], al · movz x1, gpa; strb w0, [x1] */
+/** mov ds, …; mov [gpa], al · mov x1, gpa; strb w0, [x1] */
 export function mark(gpa: number = MARK): Code {
-  return ARM ? words(0xd280_0001 | (gpa << 5), 0x3900_0020) : [0xa2, gpa & 0xff, gpa >> 8];
+  return ARM ? words(...addressIn(gpa), 0x3900_0020) : [...segmentOf(gpa), 0xa2, gpa & 0xff, (gpa >> 8) & 0xff];
+}
+
+/** mov ds, …; mov al, [gpa] · mov x1, gpa; ldrb w0, [x1] */
+export function load(gpa: number): Code {
+  return ARM ? words(...addressIn(gpa), 0x3940_0020) : [...segmentOf(gpa), 0xa0, gpa & 0xff, (gpa >> 8) & 0xff];
+}
+
+/** A call of PSCI or another service of the hypervisor, on aarch64: movz w0, low; movk w0, high, lsl 16; hvc 0 */
+export function hypervisorCall(number: number): Code {
+  const [low, high] = [number & 0xffff, number >>> 16];
+  return words(0x5280_0000 | (low << 5), 0x72a0_0000 | (high << 5), 0xd400_0002);
 }
 
 /** Again and again: jmp · b */
@@ -126,6 +138,8 @@ export function handlers({ access, stop }: GuestHandlers): Handlers {
 }
 
 /** Claims a port. */
+export function claim(vm: Vm, port: number, device: Device): Disposable;
+export function claim(vm: Vm, port: number, device: BusDevice): Disposable;
 export function claim(vm: Vm, port: number, device: BusDevice): Disposable {
   return ARM ? vm.bus.mmio(PORTS + port, 1, device) : vm.bus.port(port, 1, device);
 }
@@ -179,7 +193,16 @@ function words(...all: readonly number[]): Code {
   return all.flatMap(word => [word & 0xff, (word >>> 8) & 0xff, (word >>> 16) & 0xff, word >>> 24]);
 }
 
-/** movz x1, 0x9, lsl 16; movk x1, port */
 function portIn(port: number): readonly number[] {
-  return [0xd2a0_0121, (0xf280_0001 | (port << 5)) >>> 0];
+  return addressIn(PORTS + port);
+}
+
+/** movz x1, low; movk x1, high, lsl 16 */
+function addressIn(gpa: number): readonly number[] {
+  return [0xd280_0001 | ((gpa & 0xffff) << 5), 0xf2a0_0001 | ((gpa >>> 16) << 5)];
+}
+
+/** mov bx, segment; mov ds, bx: for what is past the first 64 KiB of the first MiB; ds stays so. */
+function segmentOf(gpa: number): Code {
+  return gpa < 0x1_0000 ? [] : [0xbb, 0, (gpa >> 12) & 0xf0, 0x8e, 0xdb];
 }

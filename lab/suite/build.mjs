@@ -27,13 +27,16 @@ const LINKER = 'aarch64-linux-gnu-gcc';
 /** Builds what is stale of the suite for machines of `arch`; gives `{ folder, env }`: where it lies, and what it is run with. */
 export async function buildSuite(arch) {
   if (!Object.hasOwn(NODE_ARCH, arch)) throw new Error(`no such architecture: ${arch}`);
-  const sayWaiting = () => say('lab: waiting for another build of the suite');
   return withLock(join(ROOT, SUITE), sayWaiting, async () => {
     await must('the host’s own builds', process.execPath, ['scripts/ensure.mjs', 'npm', 'native', 'hooks', 'ts']);
     await buildScripts();
     await buildBinaries(arch);
     return { folder: join(ROOT, SUITE), env: { TYPEVISOR_TEST_SCALE: '0.1' } };
   });
+}
+
+function sayWaiting() {
+  say('lab: waiting for another build of the suite');
 }
 
 /** Runs a command with its output on stderr where it fails; gives its lines on stdout. */

@@ -23,7 +23,7 @@ const SUITE = join(ROOT, 'target/lab/suite');
 const JS = join(SUITE, 'js');
 const ARCH = { x64: 'x86_64', arm64: 'aarch64' }[process.arch];
 /** Registers, the exit's form and the loader's search differ by processor. */
-const UNIT = ['exit', 'loader', 'registers'];
+const UNIT = new Set(['exit', 'loader', 'registers']);
 const AT_ONCE = 2;
 
 await main(import.meta.url, async args => {
@@ -33,17 +33,20 @@ await main(import.meta.url, async args => {
   const core = await runCore(only, limit);
   const between = performance.now();
   const ava = await runAva(only, limit);
-  const seconds = (from, to) => ((to - from) / 1000).toFixed(0);
-  console.log(`# core ${seconds(began, between)} s, ava ${seconds(between, performance.now())} s`);
+  console.log(`# core ${seconds(between - began)} s, ava ${seconds(performance.now() - between)} s`);
   return core && ava ? 0 : 1;
 });
+
+function seconds(ms) {
+  return (ms / 1000).toFixed(1);
+}
 
 function options(args) {
   try {
     const { values } = parseArgs({ args, options: { only: { type: 'string' }, limit: { type: 'string' } } });
-    const seconds = Number(values.limit ?? 60);
-    if (!(seconds > 0)) throw new Error(`--limit wants seconds; got ${values.limit}`);
-    return { only: new RegExp(values.only ?? ''), limit: seconds * 1000 };
+    const limit = Number(values.limit ?? 60);
+    if (!(limit > 0)) throw new Error(`--limit wants seconds; got ${values.limit}`);
+    return { only: new RegExp(values.only ?? ''), limit: limit * 1000 };
   } catch (error) {
     throw new Stop(`${error.message} (see --help)`, 2);
   }
@@ -79,7 +82,7 @@ function testFiles() {
     const names = readdirSync(join(JS, '__test__', folder)).filter(name => name.endsWith('.test.js'));
     return names
       .map(name => ({ base: name.replace(/\.test\.js$/, ''), file: join(JS, '__test__', folder, name) }))
-      .filter(({ base }) => folder === 'kvm' || UNIT.includes(base))
+      .filter(({ base }) => folder === 'kvm' || UNIT.has(base))
       .map(({ base, file }) => ({ title: `${folder} › ${base}`, file }));
   });
 }
@@ -117,6 +120,6 @@ async function runOne({ title, file }, total, timeoutMs) {
   }
   if (problem) console.log(`not ok ${(total.points += 1)} - ${title}: ${problem}`);
   if (failed > 0) for (const line of errors) console.log(`    ${line}`);
-  console.log(`# ${title}: ${((performance.now() - began) / 1000).toFixed(1)} s`);
+  console.log(`# ${title}: ${seconds(performance.now() - began)} s`);
   total.failed += failed;
 }
