@@ -1,11 +1,10 @@
 import { existsSync } from 'node:fs';
-import ava from 'ava';
 import { findFirmware } from '../../ts/cli/firmware.ts';
 import { type Ended, EXTENSION, path, program } from '../helpers/child.ts';
 import { exampleProgram } from '../helpers/examples.ts';
 import { needs } from '../helpers/needs.ts';
 
-const test = needs('x86_64', 'readonly-mem', 'user-memory2');
+const test = needs('x86_64', 'readonly-mem');
 
 test('@example: each runs', async t => {
   using generated = exampleProgram();
@@ -28,9 +27,12 @@ for (const [name, expected] of [
 }
 
 const found = findFirmware();
-const bios: typeof test = 'file' in found ? test : (title, run) => ava.skip(`${title} (needs SeaBIOS)`, run);
 
-bios('examples/seabios.ts: makes an object of the log', async t => {
+needs(
+  'x86_64',
+  'SeaBIOS',
+  'readonly-mem',
+)('examples/seabios.ts: makes an object of the log', async t => {
   const { code, stdout, stderr } = await example('seabios', 'file' in found ? [found.file] : []);
   t.deepEqual([code, stderr], [0, '']);
   t.regex(
