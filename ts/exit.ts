@@ -3,6 +3,12 @@
 import { errnoName } from './errors.ts';
 import type { NativeExit } from './native.ts';
 
+/** Names of the kernel's header (`KVM_SYSTEM_EVENT_*`), in kebab-case. */
+const SYSTEM_EVENTS = ['shutdown', 'reset', 'crash', 'wakeup', 'suspend', 'sev-term', 'tdx-fatal'] as const;
+
+/** What a guest asked of its machine. `'unknown'`: a number that this version of Typevisor does not know. */
+export type SystemEvent = (typeof SYSTEM_EVENTS)[number] | 'unknown';
+
 /**
  * The guest wrote to I/O ports (x86), or wants to read from them.
  *
@@ -75,6 +81,25 @@ export interface InternalErrorExit {
   readonly instruction?: Uint8Array;
 }
 
+/**
+ * The guest asked for power-off or reset, or reported a crash: by PSCI on aarch64 (with the vCPU feature `'psci-0.2'`),
+ * by the Hyper-V MSRs on x86_64.
+ *
+ * `type` is the kernel's number of the event. `data` holds the words that the kernel announced, from Linux 5.18 on: on
+ * aarch64 one, of which 1 says PSCI `SYSTEM_RESET2` (or `SYSTEM_OFF2`), on x86_64 none for Hyper-V. Before 5.18 it is
+ * empty, and on aarch64 `flags` is the one word that such a kernel writes. (api.rst section 5, `KVM_EXIT_SYSTEM_EVENT`)
+ *
+ * After a power-off or reset on aarch64 the vCPUs are switched off: running on waits in the kernel until a kick, and
+ * `vcpu.boot` starts a vCPU anew.
+ */
+export interface SystemEventExit {
+  readonly kind: 'system-event';
+  readonly event: SystemEvent;
+  readonly type: number;
+  readonly data: readonly bigint[];
+  readonly flags?: bigint;
+}
+
 /** `KVM_RUN` failed without a payload. `errno` is negative, as everywhere in Node, and `errnoName` its name: `'EFAULT'`. */
 export interface RunFailedExit {
   readonly kind: 'run-failed';
@@ -109,6 +134,7 @@ export type Exit =
   | ShutdownExit
   | FailEntryExit
   | InternalErrorExit
+  | SystemEventExit
   | RunFailedExit
   | UnknownExit;
 
@@ -133,6 +159,12 @@ function publicForm(exit: NativeExit): Exit {
       const { kind, suberror, instruction } = exit;
       const data = Object.freeze(exit.data);
       return instruction === null ? { kind, suberror, data } : { kind, suberror, data, instruction };
+    }
+    case 'system-event': {
+      const { kind, type, flags } = exit;
+      const event = SYSTEM_EVENTS.find(name => name === exit.event) ?? 'unknown';
+      const data = Object.freeze(exit.data);
+      return flags === null ? { kind, event, type, data } : { kind, event, type, data, flags };
     }
     case 'hlt':
     case 'intr':

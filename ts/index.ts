@@ -31,6 +31,8 @@ export type {
   MmioExit,
   RunFailedExit,
   ShutdownExit,
+  SystemEvent,
+  SystemEventExit,
   UnknownExit,
 } from './exit.ts';
 export type {

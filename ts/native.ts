@@ -58,6 +58,7 @@ export type NativeExit =
   | { kind: 'shutdown' }
   | { kind: 'fail-entry'; reason: bigint; cpu: number }
   | { kind: 'internal-error'; suberror: number; data: bigint[]; instruction: Uint8Array | null }
+  | { kind: 'system-event'; event: string; type: number; data: bigint[]; flags: bigint | null }
   | { kind: 'run-failed'; errno: number }
   | { kind: 'unknown'; reason: number; bytes: Uint8Array };
 

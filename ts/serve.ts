@@ -38,6 +38,7 @@ const KINDS: Readonly<Record<Exit['kind'], true>> = {
   shutdown: true,
   'fail-entry': true,
   'internal-error': true,
+  'system-event': true,
   'run-failed': true,
   unknown: true,
 };

@@ -2,10 +2,13 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const ROOT = new URL('../../', import.meta.url);
-const REGISTER = import.meta.resolve('@oxc-node/core/register');
+
+/** `.ts`, or `.js` where the tests run compiled, as in the machines of the lab: fixtures and examples are then, too. */
+export const EXTENSION: string = extname(import.meta.url);
 
 /** How a child ended, and what it said. */
 export interface Ended {
@@ -31,14 +34,15 @@ export function path(name: string): string {
 
 /** Runs a fixture by name. */
 export function fixture(name: string, options: ChildOptions = {}): Promise<Ended> {
-  return program(path(`__test__/fixtures/${name}.ts`), options);
+  return program(path(`__test__/fixtures/${name}${EXTENSION}`), options);
 }
 
 /** Runs a program, TypeScript or JavaScript, under Node. */
 export async function program(file: string, options: ChildOptions = {}): Promise<Ended> {
   const { args = [], env = {}, nodeArgs = [], onStdout } = options;
   const { FORCE_COLOR: _, ...inherited } = process.env;
-  const child = spawn(process.execPath, [`--import=${REGISTER}`, ...nodeArgs, file, ...args], {
+  const register = file.endsWith('.ts') ? [`--import=${import.meta.resolve('@oxc-node/core/register')}`] : [];
+  const child = spawn(process.execPath, [...register, ...nodeArgs, file, ...args], {
     env: { ...inherited, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });

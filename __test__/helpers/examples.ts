@@ -4,7 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as typevisor from '../../ts/index.ts';
-import { path } from './child.ts';
+import { EXTENSION, path } from './child.ts';
 
 /** One example, and where it stands. */
 export interface Example {
@@ -24,27 +24,38 @@ export function examples(): Example[] {
   });
 }
 
-/** A folder with all examples in `examples.ts` and a tsconfig; ended by `using`. The module's `run()` runs them. */
+/** All of them as one program, which imports the facade from `facade` and says in the end how many it ran. */
+export function exampleSource(facade: string): string {
+  const names = Object.keys(typevisor).join(', ');
+  const entries = examples().map(({ where, code }) => `['${where}', async () => {\n${code}}],\n`);
+  return [
+    `import { ${names} } from '${facade}';\n`,
+    `const examples: readonly (readonly [string, () => Promise<void>])[] = [\n${entries.join('')}];\n`,
+    'for (const [where, example] of examples) {\n  console.log(where);\n  await example();\n}\n',
+    "console.log('examples run:', examples.length);\n",
+  ].join('');
+}
+
+/** A folder with that program in `examples.ts` and a tsconfig; ended by `using`. */
 export function exampleModule(): { folder: string; file: string } & Disposable {
   const folder = mkdtempSync(join(tmpdir(), 'typevisor-examples-'));
   const file = join(folder, 'examples.ts');
-  const names = Object.keys(typevisor).join(', ');
-  const entries = examples().map(({ where, code }) => `['${where}', async () => {\n${code}}],\n`);
-  const lines = [
-    `import { ${names} } from '${path('ts/index.ts')}';\n`,
-    `const examples: readonly (readonly [string, () => Promise<void>])[] = [\n${entries.join('')}];\n`,
-    'for (const [where, example] of examples) {\n  console.log(where);\n  await example();\n}\n',
-  ];
-  writeFileSync(file, lines.join(''));
   const compilerOptions = {
     typeRoots: [path('node_modules/@types')],
     rewriteRelativeImportExtensions: false, // the import of the facade is no relative one
     allowImportingTsExtensions: true,
   };
+  writeFileSync(file, exampleSource(path('ts/index.ts')));
   writeFileSync(
     join(folder, 'tsconfig.json'),
     JSON.stringify({ extends: path('tsconfig.json'), compilerOptions, include: [], files: [file] }),
   );
   writeFileSync(join(folder, 'package.json'), '{ "type": "module" }');
   return { folder, file, [Symbol.dispose]: () => rmSync(folder, { recursive: true }) };
+}
+
+/** That program as it can be run here: where the tests run compiled it has been, too (lab/suite/build.mjs). */
+export function exampleProgram(): { file: string } & Disposable {
+  if (EXTENSION === '.ts') return exampleModule();
+  return { file: path('target/lab/suite/generated/examples.js'), [Symbol.dispose]: () => undefined };
 }

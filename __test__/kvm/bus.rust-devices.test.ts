@@ -1,10 +1,10 @@
 import { readSync } from 'node:fs';
 import { eventfd, latch, serialConsole } from '../../ts/index.ts';
-import { machine } from '../helpers/guests.ts';
-import { x86 as test } from '../helpers/needs.ts';
+import { claim, machine, put, STOP, STOPPED, times } from '../helpers/guests.ts';
+import { onKvm as test, x86 } from '../helpers/needs.ts';
 import { throwsCode } from '../helpers/throws.ts';
 
-test('latch: holds the last value, and answers without JavaScript', async t => {
+x86('latch: holds the last value, and answers without JavaScript', async t => {
   // mov ax, 0x1234; out 0x10, ax; in al, 0x10; out 0x42, al; hlt
   using guest = machine([0xb8, 0x34, 0x12, 0xe7, 0x10, 0xe4, 0x10, 0xe6, 0x42, 0xf4]);
   const device = latch();
@@ -14,20 +14,19 @@ test('latch: holds the last value, and answers without JavaScript', async t => {
 });
 
 test('eventfd: counts the guest’s writes, and is closed with its claim', t => {
-  // mov cx, 5; again: out 0x10, al; loop again; hlt
-  using guest = machine([0xb9, 5, 0, 0xe6, 0x10, 0xe2, 0xfc, 0xf4]);
+  using guest = machine(times(5, put(0x10)), STOP);
   const bell = eventfd();
   throwsCode(t, 'ERR_CLOSED', () => bell.fd);
-  const claim = guest.vm.bus.port(0x10, 1, bell);
-  t.like(guest.vcpu.runSync(), { kind: 'hlt' });
+  const claimed = claim(guest.vm, 0x10, bell);
+  t.deepEqual(guest.vcpu.runSync(), STOPPED);
   const count = new BigUint64Array(1);
   readSync(bell.fd, count);
   t.is(count[0], 5n);
-  claim[Symbol.dispose]();
+  claimed[Symbol.dispose]();
   throwsCode(t, 'ERR_CLOSED', () => bell.fd);
 });
 
-test('serialConsole: sends what the guest writes, and the guest reads what is sent', async t => {
+x86('serialConsole: sends what the guest writes, and the guest reads what is sent', async t => {
   // mov dx, 0x3f8; in al, dx; out dx, al; inc al; out dx, al; hlt
   using guest = machine([0xba, 0xf8, 0x03, 0xec, 0xee, 0xfe, 0xc0, 0xee, 0xf4]);
   let text = '';
@@ -41,7 +40,7 @@ test('serialConsole: sends what the guest writes, and the guest reads what is se
   t.is(text, 'ab');
 });
 
-test('serialConsole: writes to a WritableStream of the web', async t => {
+x86('serialConsole: writes to a WritableStream of the web', async t => {
   using guest = machine([0xba, 0xf8, 0x03, 0xb0, 0x41, 0xee, 0xf4]); // mov dx, 0x3f8; mov al, 'A'; out dx, al; hlt
   const chunks: number[] = [];
   const written = new Promise<void>(resolve => {
@@ -61,19 +60,19 @@ test('serialConsole: writes to a WritableStream of the web', async t => {
 test('vm.close: ends every claim, and closes the eventfds among them', t => {
   const bells = [eventfd(), eventfd()];
   {
-    using guest = machine([0xf4]);
-    bells.forEach((bell, i) => guest.vm.bus.port(0x10 + i, 1, bell));
+    using guest = machine(STOP);
+    bells.forEach((bell, i) => claim(guest.vm, 0x10 + i, bell));
     t.true(bells.every(bell => bell.fd > 2));
   }
   for (const bell of bells) throwsCode(t, 'ERR_CLOSED', () => bell.fd);
 });
 
 test('latch, eventfd: have one claim at a time', t => {
-  using guest = machine([0xf4]);
+  using guest = machine(STOP);
   for (const device of [latch(), eventfd()]) {
-    const claim = guest.vm.bus.port(0x10, 1, device);
-    throwsCode(t, 'ERR_INVALID_ARGUMENT', () => guest.vm.bus.port(0x20, 1, device));
-    claim[Symbol.dispose]();
-    guest.vm.bus.port(0x20, 1, device)[Symbol.dispose]();
+    const claimed = claim(guest.vm, 0x10, device);
+    throwsCode(t, 'ERR_INVALID_ARGUMENT', () => claim(guest.vm, 0x20, device));
+    claimed[Symbol.dispose]();
+    claim(guest.vm, 0x20, device)[Symbol.dispose]();
   }
 });

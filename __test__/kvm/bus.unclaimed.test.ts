@@ -19,7 +19,7 @@ test('bus.unclaimed: exit is the default, and can be had back', async t => {
 });
 
 test('bus.unclaimed: a policy that there is not is ERR_INVALID_ARGUMENT', t => {
-  using guest = machine([]);
+  using guest = machine();
   for (const policy of [null, 'ones', { ports: 'zeros' }, { port: 'ones' }]) {
     throwsCode(t, 'ERR_INVALID_ARGUMENT', () => guest.vm.bus.unclaimed(wrong(policy)));
   }

@@ -1,15 +1,11 @@
-import { findFirmware } from '../../ts/cli/firmware.ts';
 import { KiB } from '../../ts/index.ts';
-import test from 'ava';
 import { typevisor } from '../helpers/cli.ts';
 import { guestFiles } from '../helpers/guest-file.ts';
-import { x86 } from '../helpers/needs.ts';
+import { needs, x86 } from '../helpers/needs.ts';
 
 const file = guestFiles();
 
-/** Without SeaBIOS a skip like any other. */
-const hasFirmware = 'file' in findFirmware();
-const bios: typeof x86 = hasFirmware ? x86 : (title, run) => test.skip(`${title} (needs SeaBIOS)`, run);
+const bios = needs('x86_64', 'SeaBIOS');
 
 /** A firmware of 64 KiB whose code is at the reset vector, 16 bytes below its end. */
 function firmware(...code: readonly number[]): string {

@@ -1,11 +1,7 @@
-import test from 'ava';
-import { findFirmware } from '../../ts/cli/firmware.ts';
 import { typevisor } from '../helpers/cli.ts';
-import { x86 } from '../helpers/needs.ts';
+import { needs, x86 } from '../helpers/needs.ts';
 
-/** Without SeaBIOS a skip like any other. */
-const hasFirmware = 'file' in findFirmware();
-const bios: typeof x86 = hasFirmware ? x86 : (title, run) => test.skip(`${title} (needs SeaBIOS)`, run);
+const bios = needs('x86_64', 'SeaBIOS');
 
 const noFirmware = { env: { TYPEVISOR_FIRMWARE: '/no/such/bios.bin' } };
 

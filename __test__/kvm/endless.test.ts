@@ -1,5 +1,5 @@
 import { fixture } from '../helpers/child.ts';
-import { x86 as test } from '../helpers/needs.ts';
+import { onKvm as test } from '../helpers/needs.ts';
 
 /** How the endless guest is stopped, and what the program then sees. */
 const WAYS: readonly (readonly [string, string])[] = [

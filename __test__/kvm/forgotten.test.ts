@@ -1,5 +1,5 @@
 import { fixture } from '../helpers/child.ts';
-import { x86 as test } from '../helpers/needs.ts';
+import { onKvm as test } from '../helpers/needs.ts';
 
 interface Held {
   readonly fds: number;

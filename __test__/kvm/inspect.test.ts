@@ -1,9 +1,7 @@
 import { inspect } from 'node:util';
 import { type GuestMemory, KiB, Kvm, latch, Vm } from '../../ts/index.ts';
-import { HLT, machine, SPIN } from '../helpers/guests.ts';
-import { needs, x86 } from '../helpers/needs.ts';
-
-const test = needs();
+import { handlers, machine, SPIN, STOP } from '../helpers/guests.ts';
+import { onKvm as test } from '../helpers/needs.ts';
 
 test('inspect: each object prints its class and what tells it apart, and no more', t => {
   using kvm = Kvm.open();
@@ -43,7 +41,7 @@ test('inspect: a slot says that it is read-only, or gone', t => {
   t.true(inspect(slot).endsWith('unmapped: true }'));
 });
 
-x86('inspect: the bus says what is claimed', t => {
+test('inspect: the bus says what is claimed', t => {
   using vm = Vm.create();
   vm.bus.port(0x3f8, 8, { read: () => 0 });
   const claim = vm.bus.mmio(0xd000_0000, 4, latch());
@@ -55,17 +53,19 @@ x86('inspect: the bus says what is claimed', t => {
   t.is(inspect(vm.bus), 'Bus { ports: [ { base: 0x3f8, size: 8 } ], mmio: [] }');
 });
 
-x86('inspect: a vCPU says who drives it', async t => {
-  using guest = machine([...HLT, ...SPIN]);
+test('inspect: a vCPU says who drives it', async t => {
+  using guest = machine(STOP, SPIN);
   const { vcpu } = guest;
   const state = (): string => /state: '(.*)'/u.exec(inspect(vcpu))?.[1] ?? '';
   const states: string[] = [];
-  await vcpu.serve({
-    hlt: () => {
-      states.push(state());
-      return 'stop';
-    },
-  });
+  await vcpu.serve(
+    handlers({
+      stop: () => {
+        states.push(state());
+        return 'stop';
+      },
+    }),
+  );
   states.push(state());
   const running = vcpu.run();
   states.push(state());

@@ -5,7 +5,7 @@ import { x86 as test } from '../helpers/needs.ts';
 /** The addon with the hooks, which `node scripts/ensure.mjs hooks` builds. */
 function hooks(): string {
   const folder = path('target/hooks');
-  const name = readdirSync(folder).find(file => file.endsWith('.node'));
+  const name = readdirSync(folder).find(file => file.endsWith('.node') && file.includes(`.linux-${process.arch}-`));
   return `${folder}/${name}`;
 }
 

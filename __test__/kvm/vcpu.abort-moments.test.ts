@@ -1,10 +1,10 @@
 import { getEventListeners } from 'node:events';
-import { machine, SPIN } from '../helpers/guests.ts';
-import { x86 as test } from '../helpers/needs.ts';
+import { forever, INCREMENT, machine, MARK, mark, put, SPIN, told } from '../helpers/guests.ts';
+import { onKvm as test } from '../helpers/needs.ts';
+import { scaled } from '../helpers/scale.ts';
 
-const MARK = 0x2000;
-/** again: inc al; mov [MARK], al; out 0x80, al; jmp again */
-const COUNTER: readonly number[] = [0xfe, 0xc0, 0xa2, 0x00, 0x20, 0xe6, 0x80, 0xeb, 0xf7];
+/** Counts, for ever: in memory and at a port. */
+const COUNTER = forever(INCREMENT, mark(), put(0x80));
 
 test('vcpu.run: an abort after the delivery is nothing, to this run and the next', async t => {
   using guest = machine(COUNTER);
@@ -16,7 +16,7 @@ test('vcpu.run: an abort after the delivery is nothing, to this run and the next
 });
 
 test('vcpu.run: an abort in the guest ends that run alone', async t => {
-  using guest = machine([...COUNTER.slice(0, 5), ...SPIN]);
+  using guest = machine(INCREMENT, mark(), SPIN);
   const controller = new AbortController();
   const running = guest.vcpu.run({ signal: controller.signal });
   while (guest.vm.memory.getUint8(MARK) === 0); // it is in the guest
@@ -31,7 +31,7 @@ test('vcpu.run: whenever aborts come, no exit is lost and none comes twice', asy
   using guest = machine(COUNTER);
   const outcomes = { aborted: 0, delivered: 0 };
   let last = 0;
-  for (let round = 0; round < 600; round += 1) {
+  for (let round = 0; round < scaled(600); round += 1) {
     const controller = new AbortController();
     const running = guest.vcpu.run({ signal: controller.signal }).catch(reasonOf(controller.signal));
     if (round % 3 === 1) await Promise.resolve();
@@ -48,7 +48,7 @@ test('vcpu.run: whenever aborts come, no exit is lost and none comes twice', asy
 });
 
 function out(value: number): object {
-  return { kind: 'io', direction: 'out', port: 0x80, size: 1, count: 1, data: Uint8Array.of(value) };
+  return told(0x80, value);
 }
 
 function next(value: number): number {

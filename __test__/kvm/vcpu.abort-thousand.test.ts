@@ -1,10 +1,13 @@
 import { getEventListeners } from 'node:events';
 import { readdirSync } from 'node:fs';
 import { machine, SPIN } from '../helpers/guests.ts';
-import { x86 as test } from '../helpers/needs.ts';
+import { onKvm as test } from '../helpers/needs.ts';
+import { inWords, scaled } from '../helpers/scale.ts';
+
+const RUNS = scaled(1000);
 
 // Alone in its file: what the process holds is counted.
-test('vcpu.run: 1,000 aborted runs leave nothing: no listener, no fd, no thread, nothing that Node waits for', async t => {
+test(`vcpu.run: ${inWords(RUNS)} aborted runs leave nothing: no listener, no fd, no thread, nothing that Node waits for`, async t => {
   using guest = machine(SPIN);
   const signals: AbortSignal[] = [];
   const abort = async (): Promise<void> => {
@@ -16,7 +19,7 @@ test('vcpu.run: 1,000 aborted runs leave nothing: no listener, no fd, no thread,
   };
   await abort(); // whatever is made once, is made
   const before = held();
-  for (let round = 0; round < 1000; round += 1) await abort();
+  for (let round = 0; round < RUNS; round += 1) await abort();
   t.deepEqual(held(), before);
   t.true(signals.every(signal => getEventListeners(signal, 'abort').length === 0));
   const next = guest.vcpu.run();

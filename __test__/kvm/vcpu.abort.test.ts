@@ -1,6 +1,7 @@
 import { getEventListeners } from 'node:events';
-import { ASK, HLT, machine, SPIN } from '../helpers/guests.ts';
-import { x86 as test } from '../helpers/needs.ts';
+import { ACCESS, ASK, forever, machine, put, SPIN, start, STOP, STOPPED } from '../helpers/guests.ts';
+import { onKvm as test } from '../helpers/needs.ts';
+import { scaled } from '../helpers/scale.ts';
 import { rejectsCode, wrong } from '../helpers/throws.ts';
 
 test('vcpu.run: aborting rejects with the reason and leaves no listener', async t => {
@@ -13,7 +14,7 @@ test('vcpu.run: aborting rejects with the reason and leaves no listener', async 
 });
 
 test('vcpu.run: a signal aborted before keeps the guest where it is', async t => {
-  using guest = machine(HLT);
+  using guest = machine(STOP);
   const before = guest.vcpu.getRegisters();
   const signal = AbortSignal.abort(new Error('before'));
   t.is(await t.throwsAsync(guest.vcpu.run({ signal })), signal.reason);
@@ -21,11 +22,11 @@ test('vcpu.run: a signal aborted before keeps the guest where it is', async t =>
 });
 
 test('vcpu.run: an abort stops its own run and never the next one', async t => {
-  using guest = machine([...HLT, ...HLT]);
+  using guest = machine(STOP, STOP);
   const controller = new AbortController();
-  t.deepEqual(await guest.vcpu.run({ signal: controller.signal }), { kind: 'hlt' });
+  t.deepEqual(await guest.vcpu.run({ signal: controller.signal }), STOPPED);
   controller.abort();
-  t.deepEqual(await guest.vcpu.run(), { kind: 'hlt' });
+  t.deepEqual(await guest.vcpu.run(), STOPPED);
 });
 
 test('vcpu.run: a run that ended by itself leaves no listener either', async t => {
@@ -37,10 +38,9 @@ test('vcpu.run: a run that ended by itself leaves no listener either', async t =
 });
 
 test('vcpu.run: aborted at any moment, it gives its exit or the reason, and the guest can be run on', async t => {
-  // again: out 0x80, al; jmp again
-  using guest = machine([0xe6, 0x80, 0xeb, 0xfc]);
+  using guest = machine(forever(put(0x80)));
   const seen = new Set<string>();
-  for (let round = 0; round < 300 || seen.size < 2; round += 1) {
+  for (let round = 0; round < scaled(300) || seen.size < 2; round += 1) {
     const controller = new AbortController();
     const running = guest.vcpu.run({ signal: controller.signal });
     for (let turns = round % 9; turns > 0; turns -= 1) await Promise.resolve();
@@ -51,10 +51,10 @@ test('vcpu.run: aborted at any moment, it gives its exit or the reason, and the 
     });
     seen.add(exit?.kind ?? 'aborted');
     if (exit === undefined) continue;
-    t.is(exit.kind, 'io');
+    t.is(exit.kind, ACCESS);
   }
-  t.deepEqual([...seen].toSorted(), ['aborted', 'io']);
-  t.is((await guest.vcpu.run()).kind, 'io');
+  t.deepEqual([...seen].toSorted(), ['aborted', ACCESS]);
+  t.is((await guest.vcpu.run()).kind, ACCESS);
 });
 
 test('vcpu.run: a kick is a kick with a signal too', async t => {
@@ -65,7 +65,7 @@ test('vcpu.run: a kick is a kick with a signal too', async t => {
 });
 
 test('vcpu.run: what is no signal is ERR_INVALID_ARGUMENT', async t => {
-  using guest = machine(HLT);
+  using guest = machine(STOP);
   for (const signal of [null, {}, 'abort']) {
     await rejectsCode(t, 'ERR_INVALID_ARGUMENT', guest.vcpu.run({ signal: wrong(signal) }));
   }
@@ -79,7 +79,7 @@ test('vcpu.run: one signal stops any number of vCPUs, without a warning and with
   using guest = machine(SPIN);
   const controller = new AbortController();
   const vcpus = [guest.vcpu, ...Array.from({ length: 11 }, () => guest.vm.createVcpu())];
-  for (const vcpu of vcpus) vcpu.boot({ mode: 'real', entry: 0x1000 });
+  for (const vcpu of vcpus) start(vcpu);
   const running = vcpus.map(vcpu => vcpu.run({ signal: controller.signal }));
   t.is(getEventListeners(controller.signal, 'abort').length, 1);
   controller.abort(new Error('all of them'));

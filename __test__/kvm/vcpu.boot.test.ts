@@ -1,5 +1,5 @@
 import { KiB, Vm } from '../../ts/index.ts';
-import { HLT, machine } from '../helpers/guests.ts';
+import { machine, STOP } from '../helpers/guests.ts';
 import { x86 as test } from '../helpers/needs.ts';
 import { throwsCode, wrong } from '../helpers/throws.ts';
 
@@ -16,13 +16,13 @@ test('vcpu.boot: long mode with user privilege runs 64-bit code in ring 3', asyn
 });
 
 test('vcpu.boot: in user mode hlt is forbidden', async t => {
-  using guest = machine(HLT);
+  using guest = machine(STOP);
   guest.vcpu.boot({ mode: 'long', privilege: 'user', entry: 0x1000 });
   t.deepEqual(await guest.vcpu.run(), { kind: 'shutdown' });
 });
 
 test('vcpu.boot: long mode with kernel privilege may halt', async t => {
-  using guest = machine(HLT);
+  using guest = machine(STOP);
   guest.vcpu.boot({ mode: 'long', entry: 0x1000 });
   t.deepEqual(await guest.vcpu.run(), { kind: 'hlt' });
 });
@@ -36,7 +36,7 @@ test('vcpu.boot: protected mode runs 32-bit code', async t => {
 });
 
 test('vcpu.boot: tables go where they are told, and give way to the next boot', t => {
-  using guest = machine(HLT);
+  using guest = machine(STOP);
   const slots = guest.vm.memory.slots.length;
   const told = guest.vcpu.boot({ mode: 'long', entry: 0x1000, tables: 0x20_0000 });
   t.deepEqual(told, { tables: { gpa: 0x20_0000, size: 128 * KiB } });

@@ -1,6 +1,17 @@
-import { debugConsole } from '../../ts/index.ts';
-import { ASK, machine, printer, SPIN } from '../helpers/guests.ts';
-import { x86 as test } from '../helpers/needs.ts';
+import {
+  ASK,
+  asked,
+  attachConsole,
+  byteOf,
+  CONSOLE,
+  machine,
+  printer,
+  REGISTER,
+  SPIN,
+  start,
+  STOPPED,
+} from '../helpers/guests.ts';
+import { onKvm as test } from '../helpers/needs.ts';
 import { rejectsCode, throwsCode } from '../helpers/throws.ts';
 
 test('vcpu: while a run is pending, whatever else drives or reads it is ERR_BUSY', async t => {
@@ -11,8 +22,8 @@ test('vcpu: while a run is pending, whatever else drives or reads it is ERR_BUSY
   await rejectsCode(t, 'ERR_BUSY', vcpu.settle());
   throwsCode(t, 'ERR_BUSY', () => vcpu.runSync());
   throwsCode(t, 'ERR_BUSY', () => vcpu.getRegisters());
-  throwsCode(t, 'ERR_BUSY', () => vcpu.setRegisters({ rax: 0n }));
-  throwsCode(t, 'ERR_BUSY', () => vcpu.boot({ mode: 'real', entry: 0x1000 }));
+  throwsCode(t, 'ERR_BUSY', () => vcpu.setRegisters({ [REGISTER]: 0n }));
+  throwsCode(t, 'ERR_BUSY', () => start(vcpu));
   throwsCode(t, 'ERR_BUSY', () => vcpu.answer(1));
   vcpu.kick();
   t.deepEqual(await running, { kind: 'intr' });
@@ -28,25 +39,25 @@ test('vcpu: a run is pending until its promise has settled, however fast the gue
   throwsCode(t, 'ERR_BUSY', () => vcpu.answer(7));
   throwsCode(t, 'ERR_BUSY', () => vcpu.runSync());
   throwsCode(t, 'ERR_BUSY', () => vcpu.getRegisters());
-  throwsCode(t, 'ERR_BUSY', () => vcpu.setRegisters({ rax: 0n }));
-  throwsCode(t, 'ERR_BUSY', () => vcpu.boot({ mode: 'real', entry: 0x1000 }));
+  throwsCode(t, 'ERR_BUSY', () => vcpu.setRegisters({ [REGISTER]: 0n }));
+  throwsCode(t, 'ERR_BUSY', () => start(vcpu));
   await rejectsCode(t, 'ERR_BUSY', vcpu.run());
-  t.like(await running, { kind: 'io', direction: 'in' });
+  t.deepEqual(await running, asked());
   vcpu.answer(7);
-  t.deepEqual(await vcpu.run(), { kind: 'hlt' });
-  t.is((vcpu.getRegisters().rax ?? 0n) & 0xffn, 7n);
+  t.deepEqual(await vcpu.run(), STOPPED);
+  t.is(byteOf(vcpu), 7);
 });
 
 test('vcpu: runSync from within a console of a pending run is ERR_BUSY', async t => {
-  using guest = machine(printer(0x402, 'text'));
+  using guest = machine(printer(CONSOLE, 'text'));
   const { vm, vcpu } = guest;
   let calls = 0;
   const sink = (): void => {
     calls += 1;
     throwsCode(t, 'ERR_BUSY', () => vcpu.runSync());
   };
-  vm.bus.port(0x402, 1, debugConsole(sink));
-  t.deepEqual(await vcpu.run(), { kind: 'hlt' });
+  attachConsole(vm, sink);
+  t.deepEqual(await vcpu.run(), STOPPED);
   t.true(calls > 0);
 });
 

@@ -1,5 +1,5 @@
-import { HLT, machine, SPIN } from '../helpers/guests.ts';
-import { x86 as test } from '../helpers/needs.ts';
+import { machine, REGISTER, SPIN, start, STOP, STOPPED } from '../helpers/guests.ts';
+import { onKvm as test } from '../helpers/needs.ts';
 import { rejectsCode, throwsCode } from '../helpers/throws.ts';
 
 test('vcpu.close: stops an endless guest, whose run rejects with ERR_CLOSED', async t => {
@@ -10,7 +10,7 @@ test('vcpu.close: stops an endless guest, whose run rejects with ERR_CLOSED', as
 });
 
 test('vcpu.close: twice is harmless, everything else is ERR_CLOSED afterwards', async t => {
-  using guest = machine(HLT);
+  using guest = machine(STOP);
   const { vcpu } = guest;
   vcpu.close();
   vcpu.close();
@@ -22,17 +22,17 @@ test('vcpu.close: twice is harmless, everything else is ERR_CLOSED afterwards', 
   throwsCode(t, 'ERR_CLOSED', () => vcpu.kick());
   throwsCode(t, 'ERR_CLOSED', () => vcpu.answer(1));
   throwsCode(t, 'ERR_CLOSED', () => vcpu.getRegisters());
-  throwsCode(t, 'ERR_CLOSED', () => vcpu.setRegisters({ rax: 1n }));
-  throwsCode(t, 'ERR_CLOSED', () => vcpu.boot({ mode: 'real', entry: 0 }));
+  throwsCode(t, 'ERR_CLOSED', () => vcpu.setRegisters({ [REGISTER]: 1n }));
+  throwsCode(t, 'ERR_CLOSED', () => start(vcpu));
   t.is(vcpu.id, 0);
 });
 
 test('vcpu.close: the VM and its other vCPUs go on; the id stays taken', async t => {
-  using guest = machine(HLT);
+  using guest = machine(STOP);
   guest.vcpu.close();
   throwsCode(t, 'ERR_INVALID_ARGUMENT', () => guest.vm.createVcpu({ id: 0 }));
   await using other = guest.vm.createVcpu();
   t.is(other.id, 1);
-  other.boot({ mode: 'real', entry: 0x1000 });
-  t.deepEqual(await other.run(), { kind: 'hlt' });
+  start(other);
+  t.deepEqual(await other.run(), STOPPED);
 });

@@ -1,5 +1,6 @@
-import { HLT, machine, SPIN } from '../helpers/guests.ts';
-import { x86 as test } from '../helpers/needs.ts';
+import { machine, SPIN, STOP, STOPPED } from '../helpers/guests.ts';
+import { onKvm as test } from '../helpers/needs.ts';
+import { scaled } from '../helpers/scale.ts';
 
 test('vcpu.kick: stops an endless guest', async t => {
   using guest = machine(SPIN);
@@ -9,10 +10,10 @@ test('vcpu.kick: stops an endless guest', async t => {
 });
 
 test('vcpu.kick: while nothing runs, the next run gives it, and only that one', async t => {
-  using guest = machine(HLT);
+  using guest = machine(STOP);
   guest.vcpu.kick();
   t.deepEqual(await guest.vcpu.run(), { kind: 'intr' });
-  t.deepEqual(await guest.vcpu.run(), { kind: 'hlt' });
+  t.deepEqual(await guest.vcpu.run(), STOPPED);
 });
 
 test('vcpu.kick: is seen by runSync too', t => {
@@ -23,7 +24,7 @@ test('vcpu.kick: is seen by runSync too', t => {
 
 test('vcpu.kick: none is lost, whenever it comes', async t => {
   using guest = machine(SPIN);
-  for (let round = 0; round < 500; round += 1) {
+  for (let round = 0; round < scaled(500); round += 1) {
     const running = guest.vcpu.run();
     for (let turns = round % 7; turns > 0; turns -= 1) await Promise.resolve();
     guest.vcpu.kick();

@@ -1,5 +1,5 @@
-import { ASK, HLT, machine } from '../helpers/guests.ts';
-import { x86 as test } from '../helpers/needs.ts';
+import { ASK, byteOf, ENTRY, get, machine, OTHER_REGISTER, placeOf, STOP, STOPPED } from '../helpers/guests.ts';
+import { onKvm as test } from '../helpers/needs.ts';
 import { throwsCode } from '../helpers/throws.ts';
 
 test('vcpu.settle: completes the answer without running on', async t => {
@@ -7,16 +7,17 @@ test('vcpu.settle: completes the answer without running on', async t => {
   await guest.vcpu.run();
   t.true(guest.vcpu.getRegisters().pending);
   guest.vcpu.answer(0x2a);
-  throwsCode(t, 'ERR_BUSY', () => guest.vcpu.setRegisters({ rbx: 1n }));
+  throwsCode(t, 'ERR_BUSY', () => guest.vcpu.setRegisters({ [OTHER_REGISTER]: 1n }));
   t.is(await guest.vcpu.settle(), undefined);
-  const { rax = 0n, rip, pending } = guest.vcpu.getRegisters();
-  t.deepEqual([rax & 0xffn, rip, pending], [0x2an, 0x1002n, false]);
-  guest.vcpu.setRegisters({ rbx: 1n });
-  t.deepEqual(await guest.vcpu.run(), { kind: 'hlt' });
+  const { pending } = guest.vcpu.getRegisters();
+  const next = BigInt(ENTRY + get(0x60).length);
+  t.deepEqual([byteOf(guest.vcpu), placeOf(guest.vcpu), pending], [0x2a, next, false]);
+  guest.vcpu.setRegisters({ [OTHER_REGISTER]: 1n });
+  t.deepEqual(await guest.vcpu.run(), STOPPED);
 });
 
 test('vcpu.settle: with nothing pending it does nothing', async t => {
-  using guest = machine(HLT);
+  using guest = machine(STOP);
   t.is(await guest.vcpu.settle(), undefined);
-  t.is(guest.vcpu.getRegisters().rip, 0x1000n);
+  t.is(placeOf(guest.vcpu), BigInt(ENTRY));
 });

@@ -1,5 +1,5 @@
 import { fixture } from '../helpers/child.ts';
-import { x86 as test } from '../helpers/needs.ts';
+import { onKvm as test } from '../helpers/needs.ts';
 
 for (const [how, what] of [
   ['unref', 'a pending run of an unreferenced VM'],

@@ -1,5 +1,6 @@
 import { fixture } from '../helpers/child.ts';
-import { x86 as test } from '../helpers/needs.ts';
+import { STOPPED } from '../helpers/guests.ts';
+import { onKvm as test } from '../helpers/needs.ts';
 
 interface Held {
   readonly fds: number;
@@ -20,7 +21,7 @@ const WAYS: readonly (readonly [string, string, string])[] = [
   ['runSync', 'terminated within runSync', 'terminated'],
   ['handler', 'terminated while a handler is at work', 'terminated'],
   ['throws', 'ended by an exception in a handler', 'from the handler'],
-  ['finishes', 'that ends by itself, its VM still open', '{"kind":"hlt"}'],
+  ['finishes', 'that ends by itself, its VM still open', JSON.stringify(STOPPED.kind)],
 ];
 
 for (const [way, what, end] of WAYS) {

@@ -39,6 +39,18 @@ const TABLE: readonly (readonly [NativeExit, Exit])[] = [
     { kind: 'internal-error', suberror: 3, data: [] },
   ],
   [
+    { kind: 'system-event', event: 'shutdown', type: 1, data: [], flags: 0n },
+    { kind: 'system-event', event: 'shutdown', type: 1, data: [], flags: 0n },
+  ],
+  [
+    { kind: 'system-event', event: 'reset', type: 2, data: [1n], flags: null },
+    { kind: 'system-event', event: 'reset', type: 2, data: [1n] },
+  ],
+  [
+    { kind: 'system-event', event: 'unknown', type: 99, data: [], flags: null },
+    { kind: 'system-event', event: 'unknown', type: 99, data: [] },
+  ],
+  [
     { kind: 'run-failed', errno: -28 },
     { kind: 'run-failed', errno: -28, errnoName: 'ENOSPC' },
   ],
@@ -53,7 +65,7 @@ for (const [native, expected] of TABLE) {
     const exit = decode(native);
     t.deepEqual(exit, expected);
     t.true(Object.isFrozen(exit));
-    if (exit.kind === 'internal-error') t.true(Object.isFrozen(exit.data));
+    if (exit.kind === 'internal-error' || exit.kind === 'system-event') t.true(Object.isFrozen(exit.data));
     t.deepEqual(structuredClone(exit), expected);
   });
 }

@@ -15,6 +15,7 @@ const accepted: Handlers = {
     return undefined;
   },
   'internal-error': ({ suberror, data }) => (suberror === 1 && data.length === 0 ? 'stop' : undefined),
+  'system-event': ({ event, flags }) => (event === 'reset' && flags !== 0n ? 'stop' : undefined),
   'run-failed': ({ errno }) => {
     if (errno < 0) return 'stop';
     return undefined;

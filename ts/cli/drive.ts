@@ -51,6 +51,8 @@ function handle(exit: Exit, vcpu: Vcpu, exitPort: number | undefined): Ending | 
       return answerWithOnes(exit, vcpu);
     case 'hlt':
       return { how: 'halted' };
+    case 'system-event': // power-off ends a guest as its hlt does; a reset or a crash is no success
+      return exit.event === 'shutdown' ? { how: 'halted' } : { how: 'stopped', exit };
     case 'intr':
       return { how: 'kicked' };
     default:

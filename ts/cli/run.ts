@@ -18,7 +18,7 @@ import { plain, printJson, type Terminal } from './terminal.ts';
 export const RUN: Command = command({
   summary: 'a guest, with its console on stdout',
   about: `Runs a guest (x86_64) on one vCPU, with its console on stdout. It ends by hlt,
-by a write to the exit port, by the time limit, or by a signal. Ports and
+by power-off, by a write to the exit port, by the time limit, or by a signal. Ports and
 addresses with nothing behind them read as ones.
 
 --flat  FILE is raw machine code. It starts at --entry in the mode of --mode,
@@ -50,11 +50,12 @@ Other guests (ELF) cannot be run yet.`,
     stats: { help: 'exits by kind on stderr: how many, time in guest and handler' },
   },
   codes: `Exit code: the guest's own up to 123, as written to the exit port, or
-  0        after hlt
+  0        after hlt or power-off
   69       without KVM
   123      for a code above it; --json has the number
   124      the time was up
-  125      Typevisor failed, or the guest stopped in another way
+  125      Typevisor failed, or the guest stopped in another way, as by a
+           reset or a crash that it reports
   126      a guest image that cannot be run
   127      no such file
   128 + n  after signal n`,
@@ -137,10 +138,18 @@ function messageLines({ outcome, exit, registers, seconds }: Report, terminal: T
       return [`typevisor: ${messageOf(terminal.signal.reason)}`];
     case 'stopped':
       return [
-        `typevisor: the guest stopped with the exit ${exit === undefined ? '' : JSON.stringify(exit, plain)}`,
+        `typevisor: the guest ${exit === undefined ? 'stopped' : wayOf(exit)}`,
         ...(registers === undefined ? [] : registerLines(registers)),
       ];
     default:
       return [];
   }
+}
+
+/** What an exit says of the guest that cannot go on. */
+function wayOf(exit: Exit): string {
+  const text = JSON.stringify(exit, plain);
+  if (exit.kind === 'system-event' && exit.event === 'reset') return `asked for a reset: ${text}`;
+  if (exit.kind === 'system-event' && exit.event === 'crash') return `reported a crash: ${text}`;
+  return `stopped with the exit ${text}`;
 }

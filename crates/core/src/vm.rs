@@ -11,6 +11,7 @@ use kvm_ioctls::{VcpuFd, VmFd};
 use crate::{
     bus::Bus,
     error::{Error, Result},
+    exit::{Abi, Arch},
     host::{Capabilities, Capability, Kvm},
     loader::{FirmwareLayout, load_firmware},
     memory::{GuestMemory, SlotFeatures},
@@ -122,7 +123,8 @@ impl Vm {
         let (signal, run_size) = (KickSignal::get()?, kvm.vcpu_mmap_size()?);
         let (id, fd) = make_vcpu(&mut state.vcpus, &vm, options.id, limit)?;
         arch::initialise(&kvm, &vm, &fd, id)?;
-        let vcpu = vcpu::Shared::new(id, fd, vcpu::Machine { vm, bus: shared.bus.clone(), run_size, signal })?;
+        let bus = shared.bus.clone();
+        let vcpu = vcpu::Shared::new(id, fd, vcpu::Machine { vm, bus, abi: shared.abi(), run_size, signal })?;
         state.vcpus.insert(id, Some(Arc::clone(&vcpu)));
         let keep = Arc::clone(shared);
         Ok(Vcpu::new(vcpu, &shared.memory, keep))
@@ -157,6 +159,10 @@ impl VmShared {
             return Err(Error::Forked);
         }
         Ok(self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn abi(&self) -> Abi {
+        Abi { arch: Arch::HOST, system_event_data: self.capabilities.has(Capability::SystemEventData) }
     }
 
     fn close(self: &Arc<Self>) {

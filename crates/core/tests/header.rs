@@ -102,6 +102,7 @@ fn exits_that_are_decoded_have_the_headers_numbers() {
         ("KVM_EXIT_SHUTDOWN", k::KVM_EXIT_SHUTDOWN),
         ("KVM_EXIT_FAIL_ENTRY", k::KVM_EXIT_FAIL_ENTRY),
         ("KVM_EXIT_INTERNAL_ERROR", k::KVM_EXIT_INTERNAL_ERROR),
+        ("KVM_EXIT_SYSTEM_EVENT", k::KVM_EXIT_SYSTEM_EVENT),
     ]);
     for (name, number) in &known {
         assert_eq!(list.get(*name), Some(number), "{name}");

@@ -2,7 +2,7 @@
 
 use napi::bindgen_prelude::{BigInt, Uint8Array};
 use napi_derive::napi;
-use typevisor::Exit;
+use typevisor::{Exit, exit::SystemEventPayload};
 
 use crate::convert::signed;
 
@@ -16,12 +16,17 @@ pub enum NativeExit {
     Shutdown,
     FailEntry { reason: BigInt, cpu: u32 },
     InternalError { suberror: u32, data: Vec<BigInt>, instruction: Option<Uint8Array> },
+    SystemEvent { event: &'static str, r#type: u32, data: Vec<BigInt>, flags: Option<BigInt> },
     RunFailed { errno: i32 },
     Unknown { reason: u32, bytes: Uint8Array },
 }
 
 fn bytes(data: &[u8]) -> Uint8Array {
     Uint8Array::from(data.to_vec())
+}
+
+fn words(data: &[u64]) -> Vec<BigInt> {
+    data.iter().map(|word| (*word).into()).collect()
 }
 
 impl From<Exit> for NativeExit {
@@ -44,11 +49,17 @@ impl From<Exit> for NativeExit {
             Exit::Intr => Self::Intr,
             Exit::Shutdown => Self::Shutdown,
             Exit::FailEntry { reason, cpu } => Self::FailEntry { reason: reason.into(), cpu },
-            Exit::InternalError { suberror, data, instruction } => Self::InternalError {
-                suberror,
-                data: data.iter().map(|word| (*word).into()).collect(),
-                instruction: instruction.map(|code| bytes(&code)),
-            },
+            Exit::InternalError { suberror, data, instruction } => {
+                Self::InternalError { suberror, data: words(&data), instruction: instruction.map(|code| bytes(&code)) }
+            }
+            Exit::SystemEvent { event, r#type, payload } => {
+                let (data, flags) = match payload {
+                    SystemEventPayload::Data(data) => (words(&data), None),
+                    SystemEventPayload::Flags(flags) => (Vec::new(), Some(flags.into())),
+                    SystemEventPayload::None => (Vec::new(), None),
+                };
+                Self::SystemEvent { event: event.name(), r#type, data, flags }
+            }
             Exit::RunFailed { errno } => Self::RunFailed { errno: -errno.0 },
             Exit::Unknown { reason, bytes: raw } => Self::Unknown { reason, bytes: bytes(&raw) },
             // `Exit` is non-exhaustive for others; a kind that this file does not know yet arrives with its name lost

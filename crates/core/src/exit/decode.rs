@@ -4,7 +4,10 @@ use std::mem::offset_of;
 
 use kvm_bindings::kvm_run;
 
-use super::Exit;
+use super::{
+    Exit,
+    system_event::{Abi, system_event},
+};
 use crate::error::Errno;
 
 /// Bytes of the payload union, as the header pads it.
@@ -13,7 +16,7 @@ const PAYLOAD_SIZE: usize = 256;
 /// other threads at any time).
 pub(crate) const READABLE_FROM: usize = 8;
 pub(crate) const EXIT_REASON: usize = 8;
-const PAYLOAD: usize = 32;
+pub(super) const PAYLOAD: usize = 32;
 const _: () = assert!(offset_of!(kvm_run, exit_reason) == EXIT_REASON);
 const _: () = assert!(offset_of!(kvm_run, __bindgen_anon_1) == PAYLOAD);
 const _: () = assert!(offset_of!(kvm_run, kvm_valid_regs) == PAYLOAD + PAYLOAD_SIZE);
@@ -72,11 +75,11 @@ impl<'p> RunBytes<'p> {
         self.array::<1>(at).map(|[byte]| byte)
     }
 
-    fn word(self, at: usize) -> Option<u32> {
+    pub(super) fn word(self, at: usize) -> Option<u32> {
         self.array(at).map(u32::from_le_bytes)
     }
 
-    fn long(self, at: usize) -> Option<u64> {
+    pub(super) fn long(self, at: usize) -> Option<u64> {
         self.array(at).map(u64::from_le_bytes)
     }
 }
@@ -112,8 +115,8 @@ pub(crate) enum Raw<'p> {
     Other(Exit),
 }
 
-/// Decodes the page after a `KVM_RUN` that returned 0.
-pub(crate) fn decode(page: RunBytes<'_>) -> Raw<'_> {
+/// Decodes the page after a `KVM_RUN` that returned 0, as a kernel of that `abi` filled it.
+pub(crate) fn decode(page: RunBytes<'_>, abi: Abi) -> Raw<'_> {
     let Some(reason) = page.word(EXIT_REASON) else {
         return Raw::Other(Exit::Unknown { reason: u32::MAX, bytes: Box::default() });
     };
@@ -125,26 +128,28 @@ pub(crate) fn decode(page: RunBytes<'_>) -> Raw<'_> {
         kvm_bindings::KVM_EXIT_SHUTDOWN => Some(Raw::Other(Exit::Shutdown)),
         kvm_bindings::KVM_EXIT_FAIL_ENTRY => fail_entry(page).map(Raw::Other),
         kvm_bindings::KVM_EXIT_INTERNAL_ERROR => internal_error(page).map(Raw::Other),
+        kvm_bindings::KVM_EXIT_SYSTEM_EVENT => system_event(page, abi)
+            .map(|(event, number, payload)| Raw::Other(Exit::SystemEvent { event, r#type: number, payload })),
         _ => None,
     };
     known.unwrap_or_else(|| Raw::Other(unknown(page, reason)))
 }
 
 /// Decodes the page after `KVM_RUN`: `errno` is what it failed with, if it did (never `EINTR` or `EAGAIN`, after which
-/// the page says nothing). Never panics and never reads outside `page`, whatever the bytes are.
+/// the page says nothing), `abi` whose kernel filled it. Never panics and never reads outside `page`, whatever the bytes are.
 ///
 /// ```
-/// use typevisor::{Exit, exit::{RunBytes, decode_exit}};
+/// use typevisor::{Exit, exit::{Abi, RunBytes, decode_exit}};
 /// let mut page = [0u8; 4096];
 /// page[8] = 5; // kvm_run.exit_reason = KVM_EXIT_HLT
-/// assert_eq!(decode_exit(RunBytes::of_page(&page), None), Exit::Hlt);
+/// assert_eq!(decode_exit(RunBytes::of_page(&page), None, Abi::newest()), Exit::Hlt);
 /// ```
 #[must_use]
-pub fn decode_exit(page: RunBytes<'_>, errno: Option<Errno>) -> Exit {
+pub fn decode_exit(page: RunBytes<'_>, errno: Option<Errno>, abi: Abi) -> Exit {
     if let Some(errno) = errno {
         return Exit::RunFailed { errno };
     }
-    match decode(page) {
+    match decode(page, abi) {
         Raw::Access(access) => access.into(),
         Raw::Other(exit) => exit,
     }
@@ -230,7 +235,7 @@ mod tests {
     }
 
     fn exit(page: &[u8]) -> Exit {
-        decode_exit(RunBytes::of_page(page), None)
+        decode_exit(RunBytes::of_page(page), None, Abi::newest())
     }
 
     fn io_payload(direction: u8, size: u8, port: u16, count: u32, data_offset: u64) -> Vec<u8> {
@@ -314,7 +319,7 @@ mod tests {
     #[test]
     fn a_failed_run_says_its_errno_whatever_the_page_holds() {
         let page = page(kvm_bindings::KVM_EXIT_HLT, &[]);
-        let failed = decode_exit(RunBytes::of_page(&page), Some(Errno(libc::EFAULT)));
+        let failed = decode_exit(RunBytes::of_page(&page), Some(Errno(libc::EFAULT)), Abi::newest());
         assert_eq!(failed, Exit::RunFailed { errno: Errno(libc::EFAULT) });
     }
 

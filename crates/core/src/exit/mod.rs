@@ -2,9 +2,11 @@
 //! Ruled by api.rst section 5 ("The `kvm_run` structure"). Who handles an exit is the business of `vcpu` and `bus`.
 
 mod decode;
+mod system_event;
 
 pub(crate) use decode::{Access, Raw, Space, decode};
 pub use decode::{RunBytes, decode_exit};
+pub use system_event::{Abi, Arch, SystemEvent, SystemEventPayload};
 
 use crate::error::Errno;
 
@@ -74,6 +76,15 @@ pub enum Exit {
         /// The bytes at the failing instruction, where KVM gave them (suberror 1, Linux 5.14).
         instruction: Option<Box<[u8]>>,
     },
+    /// `KVM_EXIT_SYSTEM_EVENT`: the guest asked for power-off or reset, or reported a crash.
+    SystemEvent {
+        /// Which of the known ones.
+        event: SystemEvent,
+        /// `KVM_SYSTEM_EVENT_*`, known or not.
+        r#type: u32,
+        /// What came with it.
+        payload: SystemEventPayload,
+    },
     /// `KVM_RUN` failed and brought no exit.
     RunFailed {
         /// The errno, positive.
@@ -100,6 +111,7 @@ impl Exit {
             Self::Shutdown => "shutdown",
             Self::FailEntry { .. } => "fail-entry",
             Self::InternalError { .. } => "internal-error",
+            Self::SystemEvent { .. } => "system-event",
             Self::RunFailed { .. } => "run-failed",
             Self::Unknown { .. } => "unknown",
         }

@@ -8,11 +8,12 @@ use kvm_ioctls::{VcpuFd, VmFd};
 use super::{
     control::{Control, Stop},
     run_page::{ImmediateExit, RunPage},
+    shared::Machine,
 };
 use crate::{
     bus::{Bus, Gate, Handled, word},
     error::{Errno, Error, Result},
-    exit::{Access, Exit, Raw, Space, decode, decode_exit},
+    exit::{Abi, Access, Exit, Raw, Space, decode, decode_exit},
     sys::{fork::NotInherited, ioctl::KVM_RUN, mapping::keep_kvm_run},
 };
 
@@ -132,6 +133,7 @@ pub(crate) struct Engine {
     pub(crate) fd: NotInherited<VcpuFd>,
     _vm: Arc<VmFd>,
     bus: Bus,
+    abi: Abi,
     pending: Pending,
     primed: bool,
     pub(crate) poisoned: bool,
@@ -140,7 +142,8 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(fd: VcpuFd, vm: Arc<VmFd>, bus: Bus, run_size: usize) -> Result<(Self, ImmediateExit)> {
+    pub(crate) fn new(fd: VcpuFd, machine: Machine) -> Result<(Self, ImmediateExit)> {
+        let Machine { vm, bus, abi, run_size, .. } = machine;
         let mut fd = NotInherited::new(fd);
         keep_kvm_run(&mut fd, run_size)?;
         let (page, immediate) = RunPage::map(&fd, run_size)?;
@@ -153,6 +156,7 @@ impl Engine {
             fd,
             _vm: vm,
             bus,
+            abi,
             pending: Pending::Nothing,
             primed,
             poisoned: false,
@@ -270,7 +274,7 @@ impl Engine {
             }
             Err(errno) => {
                 self.pending = Pending::Nothing;
-                Dispatched::Exit(decode_exit(self.page.bytes(), Some(errno)))
+                Dispatched::Exit(decode_exit(self.page.bytes(), Some(errno), self.abi))
             }
         }
     }
@@ -297,7 +301,7 @@ impl Engine {
 
     /// Deals with the exit in the page.
     fn dispatch(&mut self) -> Dispatched {
-        let access = match decode(self.page.bytes()) {
+        let access = match decode(self.page.bytes(), self.abi) {
             Raw::Other(exit) => {
                 self.pending = Pending::Nothing;
                 return Dispatched::Exit(exit);

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     bus::Bus,
     error::{Error, Result},
+    exit::Abi,
     sys::{fork, signal::KickSignal},
 };
 
@@ -43,6 +44,8 @@ pub(super) struct State {
 pub(crate) struct Machine {
     pub(crate) vm: Arc<VmFd>,
     pub(crate) bus: Bus,
+    /// How its kernel fills the `kvm_run` page.
+    pub(crate) abi: Abi,
     /// What `KVM_GET_VCPU_MMAP_SIZE` says.
     pub(crate) run_size: usize,
     pub(crate) signal: KickSignal,
@@ -60,8 +63,8 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(id: u32, fd: VcpuFd, machine: Machine) -> Result<Arc<Self>> {
-        let Machine { vm, bus, run_size, signal } = machine;
-        let (engine, immediate) = Engine::new(fd, vm, bus, run_size)?;
+        let signal = machine.signal;
+        let (engine, immediate) = Engine::new(fd, machine)?;
         let place = Place::Here(Box::new(engine));
         Ok(Arc::new(Self {
             id,

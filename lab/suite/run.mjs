@@ -1,0 +1,125 @@
+#!/usr/bin/env node
+// node lab/suite/run.mjs [--only PATTERN] [--limit SECONDS]
+//
+// Runs, in a machine of the lab, what lab/suite/build.mjs built for its processor: Rust's unit and KVM tests of the
+// core, then those of ava's tests that say something about a kernel or a processor: all of __test__/kvm, and of
+// __test__/unit the files named below, whose subject the processor decides. The rest of __test__/unit is about sources
+// and words, which are the same everywhere.
+//
+// Prints `── core` in cargo's format and `── ava` as TAP with a plan; the exit code is 1 where something failed. Each
+// file runs in a process of its own, two at a time, and is a failure by its name if it takes too long.
+//
+// --only PATTERN    a regular expression: only files and test binaries whose name it fits
+// --limit SECONDS   how long a file or a test binary may take (60): on a machine that does other things too, more
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { ROOT } from '../../scripts/lib/paths.mjs';
+import { run } from '../../scripts/lib/run.mjs';
+import { Stop, main } from '../../scripts/lib/say.mjs';
+import { settle, tallyCargo, tallyTap } from '../../scripts/lib/tally.mjs';
+
+const SUITE = join(ROOT, 'target/lab/suite');
+const JS = join(SUITE, 'js');
+const ARCH = { x64: 'x86_64', arm64: 'aarch64' }[process.arch];
+/** Registers, the exit's form and the loader's search differ by processor. */
+const UNIT = new Set(['exit', 'loader', 'registers']);
+const AT_ONCE = 2;
+
+await main(import.meta.url, async args => {
+  const { only, limit } = options(args);
+  if (!existsSync(JS)) throw new Stop('the suite is not built: npm run lab builds it');
+  const began = performance.now();
+  const core = await runCore(only, limit);
+  const between = performance.now();
+  const ava = await runAva(only, limit);
+  console.log(`# core ${seconds(between - began)} s, ava ${seconds(performance.now() - between)} s`);
+  return core && ava ? 0 : 1;
+});
+
+function seconds(ms) {
+  return (ms / 1000).toFixed(1);
+}
+
+function options(args) {
+  try {
+    const { values } = parseArgs({ args, options: { only: { type: 'string' }, limit: { type: 'string' } } });
+    const limit = Number(values.limit ?? 60);
+    if (!(limit > 0)) throw new Error(`--limit wants seconds; got ${values.limit}`);
+    return { only: new RegExp(values.only ?? ''), limit: limit * 1000 };
+  } catch (error) {
+    throw new Stop(`${error.message} (see --help)`, 2);
+  }
+}
+
+/** Rust's test binaries, one after the other; whether all passed. */
+async function runCore(only, timeoutMs) {
+  const names = ['core-unit', 'core-kvm'].filter(name => only.test(name));
+  if (names.length > 0) console.log('\n── core');
+  let good = true;
+  for (const name of names) {
+    const lines = [];
+    const onLine = (line, stream) => {
+      if (stream === 'stdout') lines.push(line);
+      console.log(line);
+    };
+    const end = await run(join(SUITE, ARCH, name), [], { onLine, timeoutMs });
+    const { failed, problem } = settle(tallyCargo(lines), end);
+    if (problem) console.log(`test ${name} ... FAILED\n${name}: ${problem}\n\nrunning 1 test\n${failure()}`);
+    good &&= failed === 0;
+  }
+  return good;
+}
+
+/** What a test binary that gave no result would have said. */
+function failure() {
+  return 'test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out';
+}
+
+/** The compiled test files: `{ title, file }`. */
+function testFiles() {
+  return ['kvm', 'unit'].flatMap(folder => {
+    const names = readdirSync(join(JS, '__test__', folder)).filter(name => name.endsWith('.test.js'));
+    return names
+      .map(name => ({ base: name.replace(/\.test\.js$/, ''), file: join(JS, '__test__', folder, name) }))
+      .filter(({ base }) => folder === 'kvm' || UNIT.has(base))
+      .map(({ base, file }) => ({ title: `${folder} › ${base}`, file }));
+  });
+}
+
+async function runAva(only, timeoutMs) {
+  const files = testFiles().filter(({ title }) => only.test(title));
+  if (files.length === 0) return true;
+  console.log('\n── ava\nTAP version 13');
+  const total = { points: 0, failed: 0 };
+  const waiting = files[Symbol.iterator]();
+  const worker = async () => {
+    for (const one of waiting) await runOne(one, total, timeoutMs);
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, worker));
+  console.log(`1..${total.points}`);
+  return total.failed === 0;
+}
+
+/** Runs a file, and prints its points under running numbers when it is done: those of two files do not mix. */
+async function runOne({ title, file }, total, timeoutMs) {
+  const lines = [];
+  const errors = [];
+  const onLine = (line, stream) => (stream === 'stdout' ? lines : errors).push(line);
+  const began = performance.now();
+  const end = await run(process.execPath, [join(JS, 'node_modules/ava/ava.mjs'), title, file], {
+    cwd: JS,
+    onLine,
+    timeoutMs,
+  });
+  const { failed, problem } = settle(tallyTap(lines), end);
+  for (const line of lines) {
+    const [, ok, rest] = /^((?:not )?ok) \d+( - .*)$/.exec(line) ?? [];
+    if (ok) console.log(`${ok} ${(total.points += 1)}${rest}`);
+    else if (!/^1\.\.\d+$/.test(line)) console.log(line);
+  }
+  if (problem) console.log(`not ok ${(total.points += 1)} - ${title}: ${problem}`);
+  if (failed > 0) for (const line of errors) console.log(`    ${line}`);
+  console.log(`# ${title}: ${seconds(performance.now() - began)} s`);
+  total.failed += failed;
+}
