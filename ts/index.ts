@@ -11,7 +11,7 @@ export { Capabilities, type Capability } from './capabilities.ts';
 export type { CapabilityName } from './generated/capabilities.ts';
 
 // Virtual machines
-export { type Firmware, type VcpuOptions, Vm, type VmOptions } from './vm.ts';
+export { type Firmware, type VcpuFeature, type VcpuOptions, Vm, type VmOptions } from './vm.ts';
 
 // Memory
 export { type GpaRange, GuestMemory, type MapOptions } from './memory.ts';
@@ -19,7 +19,8 @@ export { MemorySlot } from './slot.ts';
 export { GiB, KiB, MiB } from './units.ts';
 
 // vCPUs and their exits
-export { type Boot, type BootOptions, type RunOptions, type RunSyncOptions, Vcpu } from './vcpu.ts';
+export type { Boot, BootOptions } from './boot.ts';
+export { type RunOptions, type RunSyncOptions, Vcpu } from './vcpu.ts';
 export type { Answer, Handlers } from './serve.ts';
 export type {
   Exit,

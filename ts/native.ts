@@ -173,6 +173,7 @@ export interface NativeFirmware {
 
 export interface NativeVcpuOptions {
   id: number | null;
+  features: string[] | null;
 }
 
 export interface NativeUnclaimed {
@@ -251,4 +252,5 @@ export interface NativeBootOptions {
 
 export interface NativeBoot {
   tables: NativeRange | null;
+  exceptions: NativeRange | null;
 }

@@ -20,12 +20,17 @@ const X86_SEGMENTS = ['cs', 'ds', 'es', 'fs', 'gs', 'ss', 'tr', 'ldt'] as const;
 /** Descriptor tables of x86_64. */
 const X86_TABLES = ['gdt', 'idt'] as const;
 
-/** Registers of aarch64: the core group of KVM_GET_ONE_REG, `sp` being that of EL0. */
+/**
+ * Registers of aarch64: the core group of KVM_GET_ONE_REG, `sp` being that of EL0, and of the system registers those
+ * that a boot sets or an exception leaves.
+ */
 // oxfmt-ignore
 const AARCH64_SCALARS = [
   'x0', 'x1', 'x2', 'x3', 'x4', 'x5', 'x6', 'x7', 'x8', 'x9', 'x10', 'x11', 'x12', 'x13', 'x14', 'x15', 'x16', 'x17',
   'x18', 'x19', 'x20', 'x21', 'x22', 'x23', 'x24', 'x25', 'x26', 'x27', 'x28', 'x29', 'x30', 'sp', 'pc', 'pstate',
   'spEl1', 'elrEl1', 'spsrEl1', 'spsrAbt', 'spsrUnd', 'spsrIrq', 'spsrFiq',
+  'sctlrEl1', 'cpacrEl1', 'ttbr0El1', 'ttbr1El1', 'tcrEl1', 'mairEl1', 'vbarEl1', 'esrEl1', 'farEl1',
+  'tpidrEl0', 'tpidrroEl0', 'tpidrEl1',
 ] as const;
 
 /** A segment register of x86_64 with its hidden part, as `struct kvm_segment` has it. */

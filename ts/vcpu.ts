@@ -1,15 +1,15 @@
 /** One virtual CPU: runs, stops, answers, registers. Who may drive it when is the core's decision. */
 
 import { types } from 'node:util';
-import { abortSignal, bytes, integer, invalid, oneOf, options, uint64 } from './check.ts';
+import { type Boot, bootMade, type BootOptions, bootRequest } from './boot.ts';
 import type { BusDoor } from './bus.ts';
+import { abortSignal, integer, invalid, options, uint64 } from './check.ts';
 import { call, callAsync } from './errors.ts';
 import { drive, driveSync, type Runner, settle } from './drive.ts';
 import { decode, type Exit } from './exit.ts';
 import { guard, KEY } from './handle.ts';
 import type { Life } from './life.ts';
-import type { GpaRange } from './memory.ts';
-import type { NativeBootOptions, NativeVcpu } from './native.ts';
+import type { NativeVcpu } from './native.ts';
 import { printable, tellExit } from './observe.ts';
 import { fromNative, type Registers, type RegistersUpdate, toNative } from './registers.ts';
 import { Seat } from './seat.ts';
@@ -25,35 +25,6 @@ export interface RunOptions {
 export interface RunSyncOptions {
   /** Milliseconds, 1 to 2^31 - 1, after which a watchdog stops the guest. Default 1,000. */
   readonly timeoutMs?: number | undefined;
-}
-
-/** Where a guest starts (x86_64). Addresses are linear, which at the start are guest physical ones. */
-export interface BootOptions {
-  /**
-   * `'real'`: 16-bit code. `'protected'`: 32-bit code, flat segments, no paging, no GDT. `'long'`: 64-bit code, the first
-   * 4 GiB mapped to themselves by tables that the host makes.
-   */
-  readonly mode: 'real' | 'protected' | 'long';
-  /**
-   * `'kernel'`: ring 0. `'user'`: ring 3, where ports work and instructions of kernel mode, `hlt` among them, end in a
-   * `shutdown`; not in real mode. Default `'kernel'`.
-   */
-  readonly privilege?: 'kernel' | 'user' | undefined;
-  /** The first instruction, below 4 GiB; in real mode at most 0x10_ffef. */
-  readonly entry: number;
-  /** Where the stack begins, downward: a multiple of 16, at most 4 GiB; in real mode even, at most 64 KiB. Default 0. */
-  readonly stack?: number | undefined;
-  /**
-   * Where the tables of long mode lie: 128 KiB in a slot of their own, where nothing is mapped; a multiple of 4 KiB.
-   * Default: where they lay at this vCPU's last boot, else the highest free place below 0xe000_0000.
-   */
-  readonly tables?: number | undefined;
-}
-
-/** What {@link Vcpu.boot} made. */
-export interface Boot {
-  /** The slot that holds the host's tables, in long mode: whatever lies in it is rewritten by the next boot. */
-  readonly tables?: GpaRange;
 }
 
 /** Longest time limit a timer takes, in milliseconds. */
@@ -301,10 +272,10 @@ export class Vcpu implements Disposable, AsyncDisposable {
   }
 
   /**
-   * Puts the vCPU where a guest starts: registers, nothing pending, and for long mode page tables, descriptors and a
-   * TSS that the host makes in a slot of their own.
+   * Puts the vCPU where a guest starts: registers, nothing pending, and the tables that long mode and EL1 need, which
+   * the host makes in a slot of their own. Map memory first: at EL1 the tables say what is memory.
    *
-   * @returns Where the tables lie.
+   * @returns Where the tables lie, and at EL1 where exceptions show.
    * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, `ERR_OUT_OF_RANGE`, `ERR_UNALIGNED`, `ERR_SLOT_OVERLAP`,
    *   `ERR_SLOT_LIMIT`, `ERR_BUSY`, `ERR_EXIT_UNANSWERED`, `ERR_CLOSED`, `ERR_IOCTL`.
    * @example
@@ -314,13 +285,21 @@ export class Vcpu implements Disposable, AsyncDisposable {
    * const vcpu = vm.createVcpu();
    * console.log(vcpu.boot({ mode: 'long', privilege: 'user', entry: 0x1000 })); // { tables: { gpa: …, size: 131072 } }
    * await vcpu.run(); // { kind: 'io', direction: 'out', port: 128, … }
+   * @example aarch64
+   * using vm = Vm.create();
+   * vm.memory.map({ gpa: 0x4000_0000, size: 2 * MiB });
+   * // mov w0, #42; str w0, [x1]; b .
+   * vm.memory.write(0x4000_0000, new Uint8Array(Uint32Array.of(0x5280_0540, 0xb900_0020, 0x1400_0000).buffer));
+   * const vcpu = vm.createVcpu();
+   * vcpu.boot({ mode: 'el1', entry: 0x4000_0000, stack: 0x4020_0000 });
+   * vcpu.setRegisters({ x1: 0x900_0000n });
+   * await vcpu.run(); // { kind: 'mmio', direction: 'write', gpa: 0x900_0000, size: 4, data: Uint8Array [ 42, 0, 0, 0 ] }
    */
   boot(where: BootOptions): Boot {
     const native = this.#native;
     const place = bootRequest(where);
     this.#seat.checkIdle();
-    const { tables } = call(() => native.boot(place));
-    return Object.freeze(tables === null ? {} : { tables: Object.freeze({ gpa: tables.gpa, size: tables.size }) });
+    return bootMade(call(() => native.boot(place)));
   }
 
   /**
@@ -363,16 +342,4 @@ function whole(value: unknown): bigint {
 function answerBytes(value: unknown): Uint8Array {
   if (!types.isUint8Array(value)) throw invalid('value', ANSWER, value);
   return value;
-}
-
-function bootRequest(where: BootOptions): NativeBootOptions {
-  const given = options<BootOptions>(where, 'boot options', ['mode', 'privilege', 'entry', 'stack', 'tables']);
-  const { mode, privilege = 'kernel', entry, stack, tables } = given;
-  return {
-    mode: oneOf(mode, 'mode', ['real', 'protected', 'long']),
-    user: oneOf(privilege, 'privilege', ['kernel', 'user']) === 'user',
-    entry: bytes(entry, 'entry'),
-    stack: stack === undefined ? null : bytes(stack, 'stack'),
-    tables: tables === undefined ? null : bytes(tables, 'tables'),
-  };
 }

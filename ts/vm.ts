@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { types } from 'node:util';
 import { type Bus, type BusDoor, busFrom } from './bus.ts';
 import { capabilitiesFrom, type Capabilities } from './capabilities.ts';
-import { boolean, integer, invalid, options } from './check.ts';
+import { boolean, integer, invalid, oneOf, options } from './check.ts';
 import { call, callAsync, messageOf, TypevisorError } from './errors.ts';
 import { MAIL_WORDS } from './drive.ts';
 import { guard, KEY } from './handle.ts';
@@ -31,7 +31,27 @@ export interface VmOptions {
 export interface VcpuOptions {
   /** Its id, never used before in this VM. Default: the lowest such. */
   readonly id?: number | undefined;
+  /**
+   * What an aarch64 vCPU is made with: exactly these. On x86_64 there are none to choose (`ERR_INVALID_ARGUMENT`).
+   * Default `['psci-0.2']`.
+   */
+  readonly features?: readonly VcpuFeature[] | undefined;
 }
+
+/** Features of an aarch64 vCPU, after `KVM_ARM_VCPU_*` of the kernel's header (api.rst 4.82). */
+const FEATURES = ['psci-0.2', 'pmu-v3', 'sve', 'pointer-auth', 'el1-32bit', 'power-off'] as const;
+
+/**
+ * A feature of an aarch64 vCPU.
+ *
+ * - `'psci-0.2'`: power-off and reset are `system-event` exits. Without it they bring no exit at all.
+ * - `'pmu-v3'`: a performance monitor. Needs `arm-pmu-v3`.
+ * - `'sve'`: the Scalable Vector Extension, with every vector length that KVM has here. Needs `arm-sve`.
+ * - `'pointer-auth'`: authentication of addresses and generic. Needs `arm-ptrauth-address` and `arm-ptrauth-generic`.
+ * - `'el1-32bit'`: EL1 runs in 32-bit state. Needs `arm-el1-32bit`; not together with the two before it.
+ * - `'power-off'`: it waits until another vCPU starts it by PSCI `CPU_ON`, or until `vcpu.boot`.
+ */
+export type VcpuFeature = (typeof FEATURES)[number];
 
 /** Where a firmware was put. */
 export interface Firmware {
@@ -114,17 +134,23 @@ export class Vm implements Disposable, AsyncDisposable {
   }
 
   /**
-   * Makes a vCPU, on x86_64 with the CPUID that KVM supports here.
+   * Makes a vCPU: on x86_64 with the CPUID that KVM supports here, on aarch64 one of the host's own kind.
    *
    * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, also where the id was used or is past what KVM has;
-   *   `ERR_OUT_OF_RANGE`, `ERR_LIMIT`, `ERR_IOCTL`, `ERR_CLOSED`.
+   *   `ERR_CAPABILITY_MISSING` for a feature that this machine lacks, `ERR_OUT_OF_RANGE`, `ERR_LIMIT`, `ERR_IOCTL`,
+   *   `ERR_CLOSED`.
+   * @example aarch64
+   * using vm = Vm.create();
+   * const sve = vm.capabilities.has('arm-sve');
+   * const vcpu = vm.createVcpu({ features: sve ? ['psci-0.2', 'sve'] : ['psci-0.2'] });
    */
   createVcpu(how?: VcpuOptions): Vcpu {
     const vm = this.#native;
-    const given = options<VcpuOptions>(how, 'createVcpu options', ['id']);
+    const given = options<VcpuOptions>(how, 'createVcpu options', ['id', 'features']);
     const id = given.id === undefined ? null : integer(given.id, 'id', 0, VCPU_ID_MAX);
     const mail = new Uint32Array(MAIL_WORDS);
-    const native = call(() => vm.createVcpu({ id }, mail));
+    const features = given.features === undefined ? null : featureList(given.features);
+    const native = call(() => vm.createVcpu({ id, features }, mail));
     const vcpu = vcpuFrom(native, mail, this.#door, this.#life);
     tellIoctl(this.#life.id, 'KVM_CREATE_VCPU', { id: vcpu.id });
     return vcpu;
@@ -201,6 +227,11 @@ export class Vm implements Disposable, AsyncDisposable {
     const slot = this.#memory.slotAt(gpa);
     if (slot !== undefined) tellSlot(this.#life.id, slot);
   }
+}
+
+function featureList(value: unknown): VcpuFeature[] {
+  if (!Array.isArray(value)) throw invalid('features', 'an array', value);
+  return Array.from(value, (feature: unknown, index) => oneOf(feature, `features[${index}]`, FEATURES));
 }
 
 function readImage(file: unknown): Uint8Array {

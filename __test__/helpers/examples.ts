@@ -10,6 +10,8 @@ import { EXTENSION, path } from './child.ts';
 export interface Example {
   readonly where: string;
   readonly code: string;
+  /** It runs there, and elsewhere the type check alone holds it. Those without it run on x86_64. */
+  readonly arch: 'aarch64' | undefined;
 }
 
 /** All of them, file by file. */
@@ -17,23 +19,32 @@ export function examples(): Example[] {
   const files = readdirSync(path('ts')).filter(name => name.endsWith('.ts'));
   return files.flatMap(file => {
     const text = readFileSync(path(`ts/${file}`), 'utf8');
-    return Array.from(text.matchAll(/^ *\* @example\n((?: *\* .*\n)+)/gmu), match => ({
+    return Array.from(text.matchAll(/^ *\* @example( aarch64)?\n((?: *\* .*\n)+)/gmu), match => ({
       where: `ts/${file}:${text.slice(0, match.index).split('\n').length}`,
-      code: (match[1] ?? '').replaceAll(/^ *\* ?/gmu, '').replace(/^@\w+[^]*/mu, ''),
+      code: (match[2] ?? '').replaceAll(/^ *\* ?/gmu, '').replace(/^@\w+[^]*/mu, ''),
+      arch: match[1] === undefined ? undefined : ('aarch64' as const),
     }));
   });
 }
 
-/** All of them as one program, which imports the facade from `facade` and says in the end how many it ran. */
+/** All of them as one program, which imports the facade from `facade`, runs those for its processor, and counts them. */
 export function exampleSource(facade: string): string {
   const names = Object.keys(typevisor).join(', ');
-  const entries = examples().map(({ where, code }) => `['${where}', async () => {\n${code}}],\n`);
+  const entries = examples().map(
+    ({ where, code, arch }) => `['${where}', ${quoted(arch)}, async () => {\n${code}}],\n`,
+  );
   return [
     `import { ${names} } from '${facade}';\n`,
-    `const examples: readonly (readonly [string, () => Promise<void>])[] = [\n${entries.join('')}];\n`,
-    'for (const [where, example] of examples) {\n  console.log(where);\n  await example();\n}\n',
-    "console.log('examples run:', examples.length);\n",
+    `const examples: readonly (readonly [string, string | undefined, () => Promise<void>])[] = [\n${entries.join('')}];\n`,
+    "const arch = process.arch === 'arm64' ? 'aarch64' : undefined;\n",
+    'const ours = examples.filter(([, only]) => only === arch);\n',
+    'for (const [where, , example] of ours) {\n  console.log(where);\n  await example();\n}\n',
+    "console.log('examples run:', ours.length);\n",
   ].join('');
+}
+
+function quoted(text: string | undefined): string {
+  return text === undefined ? 'undefined' : `'${text}'`;
 }
 
 /** A folder with that program in `examples.ts` and a tsconfig; ended by `using`. */

@@ -2,7 +2,8 @@
 
 import { type ConsoleSink, debugConsole, serialConsole } from '../console.ts';
 import { MiB } from '../units.ts';
-import type { BootOptions, Vcpu } from '../vcpu.ts';
+import type { BootOptions } from '../boot.ts';
+import type { Vcpu } from '../vcpu.ts';
 import { Vm } from '../vm.ts';
 
 /** A VM with its one vCPU; ended by `using`. */

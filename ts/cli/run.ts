@@ -18,8 +18,8 @@ import { plain, printJson, type Terminal } from './terminal.ts';
 export const RUN: Command = command({
   summary: 'a guest, with its console on stdout',
   about: `Runs a guest (x86_64) on one vCPU, with its console on stdout. It ends by hlt,
-by power-off, by a write to the exit port, by the time limit, or by a signal. Ports and
-addresses with nothing behind them read as ones.
+by power-off, by a write to the exit port, by the time limit, or by a signal.
+Ports and addresses with nothing behind them read as ones.
 
 --flat  FILE is raw machine code. It starts at --entry in the mode of --mode,
         with its stack at the end of memory (real mode: of the first 64 KiB).

@@ -19,9 +19,6 @@ use crate::{
     vcpu::{self, Vcpu, VcpuOptions, arch},
 };
 
-/// `KVM_CREATE_VM`'s argument for the ordinary kind of VM.
-const DEFAULT_TYPE: u64 = 0;
-
 /// Options of [`Vm::create`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct VmOptions {
@@ -69,7 +66,7 @@ impl Vm {
     /// # Errors
     /// [`Error::Ioctl`] where KVM refuses, [`Error::CapabilityMissing`] without `KVM_CAP_IMMEDIATE_EXIT` (Linux 4.11).
     pub fn create(kvm: &Kvm, options: &VmOptions) -> Result<Self> {
-        let fd = Arc::new(kvm.create_vm(DEFAULT_TYPE)?);
+        let fd = Arc::new(kvm.create_vm(arch::vm_type(kvm))?);
         let capabilities = kvm.vm_capabilities(&fd);
         capabilities.require(Capability::ImmediateExit, "a vCPU that can be kicked")?;
         if options.irqchip {
@@ -106,9 +103,11 @@ impl Vm {
         &self.shared.bus
     }
 
-    /// Adds a vCPU; on x86 with the CPUID that KVM supports here, on aarch64 with the host's own processor and PSCI 0.2.
+    /// Adds a vCPU; on x86 with the CPUID that KVM supports here, on aarch64 one of the host's own kind with PSCI 0.2, or
+    /// with the features chosen.
     ///
     /// # Errors
+    /// [`Error::CapabilityMissing`] for a feature that this VM cannot give, [`Error::InvalidArgument`] for any on x86;
     /// [`Error::VcpuIdTaken`] (also by a closed vCPU: KVM keeps it), [`Error::VcpuIdRange`], [`Error::Limit`] where no
     /// descriptor or mapping is left, [`Error::KickSignalTaken`], [`Error::Closed`], [`Error::Ioctl`]. A vCPU that KVM
     /// made and that could not be set up costs its id.
@@ -120,11 +119,12 @@ impl Vm {
         };
         let limit = u32::try_from(shared.capabilities.value(Capability::MaxVcpuId)).unwrap_or(0).max(1);
         // What can fail without KVM comes first: it keeps a vCPU that it has made.
+        let features = arch::check_features(options.features, &shared.capabilities)?;
         let (signal, run_size) = (KickSignal::get()?, kvm.vcpu_mmap_size()?);
         let (id, fd) = make_vcpu(&mut state.vcpus, &vm, options.id, limit)?;
-        arch::initialise(&kvm, &vm, &fd, id)?;
+        let setup = arch::initialise(&kvm, &vm, &fd, id, features)?;
         let bus = shared.bus.clone();
-        let vcpu = vcpu::Shared::new(id, fd, vcpu::Machine { vm, bus, abi: shared.abi(), run_size, signal })?;
+        let vcpu = vcpu::Shared::new(id, fd, vcpu::Machine { vm, bus, abi: shared.abi(), setup, run_size, signal })?;
         state.vcpus.insert(id, Some(Arc::clone(&vcpu)));
         let keep = Arc::clone(shared);
         Ok(Vcpu::new(vcpu, &shared.memory, keep))

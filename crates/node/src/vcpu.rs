@@ -7,7 +7,7 @@ use napi::bindgen_prelude::{AsyncTask, BigInt, Either, Null, Uint8Array, Uint32A
 use napi_derive::napi;
 use typevisor::{
     Error, Exit, Result, Vcpu,
-    vcpu::{Claimed, Step, SyncRun, WhenFull},
+    vcpu::{Boot, BootMode, BootOptions, Claimed, Privilege, Step, SyncRun, WhenFull},
 };
 
 use crate::{
@@ -230,17 +230,16 @@ pub struct NativeBootOptions {
 #[napi(object, object_from_js = false, use_nullable = true)]
 pub struct NativeBoot {
     pub tables: Option<NativeRange>,
+    pub exceptions: Option<NativeRange>,
 }
 
-#[cfg(target_arch = "x86_64")]
 fn boot(vcpu: &Vcpu, options: &NativeBootOptions) -> Result<NativeBoot> {
-    use typevisor::vcpu::{BootMode, BootOptions, Privilege};
-
     let mode = match options.mode.as_str() {
         "real" => BootMode::Real,
         "protected" => BootMode::Protected,
         "long" => BootMode::Long,
-        _ => return Err(Error::InvalidArgument { what: "mode", expected: "'real', 'protected' or 'long' on x86_64" }),
+        "el1" => BootMode::El1,
+        _ => return Err(Error::InvalidArgument { what: "mode", expected: "'real', 'protected', 'long' or 'el1'" }),
     };
     let options = BootOptions {
         mode,
@@ -249,12 +248,8 @@ fn boot(vcpu: &Vcpu, options: &NativeBootOptions) -> Result<NativeBoot> {
         stack: options.stack.map(|stack| unsigned("stack", stack)).transpose()?,
         tables: options.tables.map(|tables| unsigned("tables", tables)).transpose()?,
     };
-    Ok(NativeBoot { tables: vcpu.boot(&options)?.tables.map(Into::into) })
-}
-
-#[cfg(target_arch = "aarch64")]
-fn boot(_vcpu: &Vcpu, _options: &NativeBootOptions) -> Result<NativeBoot> {
-    Err(Error::InvalidArgument { what: "mode", expected: "absent: boot is x86_64's until now; set pc and sp instead" })
+    let Boot { tables, exceptions, .. } = vcpu.boot(&options)?;
+    Ok(NativeBoot { tables: tables.map(Into::into), exceptions: exceptions.map(Into::into) })
 }
 
 impl NativeVcpu {

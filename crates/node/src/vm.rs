@@ -5,7 +5,12 @@ use std::sync::Arc;
 
 use napi::bindgen_prelude::{AsyncTask, Either, Null, Uint8ArraySlice, Uint32Array};
 use napi_derive::napi;
-use typevisor::{Error, GpaRange, Kvm, Result, Vm, bus::Unclaimed, memory::MapOptions, vcpu::VcpuOptions};
+use typevisor::{
+    Error, GpaRange, Kvm, Result, Vm,
+    bus::Unclaimed,
+    memory::MapOptions,
+    vcpu::{VcpuFeature, VcpuOptions},
+};
 
 use crate::{
     bus::{NativeClaim, NativeClaimOptions, claim},
@@ -37,6 +42,7 @@ pub struct NativeMapOptions {
 #[napi(object, object_to_js = false, use_nullable = true)]
 pub struct NativeVcpuOptions {
     pub id: Option<i64>,
+    pub features: Option<Vec<String>>,
 }
 
 /// `setUnclaimed`'s argument.
@@ -116,8 +122,7 @@ impl NativeVm {
 
     #[napi(catch_unwind)]
     pub fn create_vcpu(&self, options: NativeVcpuOptions, mail: Uint32Array) -> Outcome<NativeVcpu> {
-        let id = options.id.map(|id| unsigned_u32("id", id)).transpose();
-        let vcpu = id.and_then(|id| self.vm.create_vcpu(VcpuOptions { id }));
+        let vcpu = vcpu_options(&options).and_then(|options| self.vm.create_vcpu(options));
         outcome(vcpu.map(|vcpu| NativeVcpu::new(vcpu, self.mailbox.clone(), mail)))
     }
 
@@ -156,6 +161,17 @@ impl NativeVm {
 impl NativeVm {
     pub(crate) fn bus(&self) -> &typevisor::bus::Bus {
         self.vm.bus()
+    }
+}
+
+fn vcpu_options(options: &NativeVcpuOptions) -> Result<VcpuOptions> {
+    let id = options.id.map(|id| unsigned_u32("id", id)).transpose()?;
+    let unknown = Error::InvalidArgument { what: "features", expected: "names of vCPU features" };
+    let feature = |name: &String| VcpuFeature::from_name(name);
+    let features = options.features.as_ref().map(|names| names.iter().map(feature).collect::<Option<_>>());
+    match features {
+        Some(None) => Err(unknown),
+        features => Ok(VcpuOptions { id, features: features.flatten() }),
     }
 }
 

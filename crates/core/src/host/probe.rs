@@ -38,6 +38,12 @@ impl Capabilities {
         Self::probe(vm, hide)
     }
 
+    /// A VM that can do nothing.
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        Self { values: vec![0; Capability::ALL.len()].into() }
+    }
+
     /// Asks any fd that knows `KVM_CHECK_EXTENSION`.
     pub(super) fn probe(fd: &impl AsRawFd, hide: &[Capability]) -> Self {
         Self { values: Capability::ALL.iter().map(|&capability| ask(fd, capability, hide)).collect() }

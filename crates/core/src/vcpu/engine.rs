@@ -6,6 +6,7 @@ use std::{sync::Arc, thread};
 use kvm_ioctls::{VcpuFd, VmFd};
 
 use super::{
+    arch,
     control::{Control, Stop},
     run_page::{ImmediateExit, RunPage},
     shared::Machine,
@@ -137,32 +138,20 @@ pub(crate) struct Engine {
     pending: Pending,
     primed: bool,
     pub(crate) poisoned: bool,
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) tables: super::arch::boot::HostTables,
+    pub(crate) setup: arch::Setup,
 }
 
 impl Engine {
     pub(crate) fn new(fd: VcpuFd, machine: Machine) -> Result<(Self, ImmediateExit)> {
-        let Machine { vm, bus, abi, run_size, .. } = machine;
+        let Machine { vm, bus, abi, setup, run_size, .. } = machine;
         let mut fd = NotInherited::new(fd);
         keep_kvm_run(&mut fd, run_size)?;
         let (page, immediate) = RunPage::map(&fd, run_size)?;
         // On aarch64 a KVM_RUN would finalise the vCPU before its features are chosen.
         let primed = cfg!(target_arch = "aarch64");
         let kicker = immediate.clone();
-        let engine = Self {
-            page,
-            immediate,
-            fd,
-            _vm: vm,
-            bus,
-            abi,
-            pending: Pending::Nothing,
-            primed,
-            poisoned: false,
-            #[cfg(target_arch = "x86_64")]
-            tables: super::arch::boot::HostTables::default(),
-        };
+        let engine =
+            Self { page, immediate, fd, _vm: vm, bus, abi, pending: Pending::Nothing, primed, poisoned: false, setup };
         Ok((engine, kicker))
     }
 

@@ -3,8 +3,10 @@
 //! as it is: docs/design/vcpu.md.
 
 pub mod arch;
+mod boot;
 mod control;
 mod engine;
+mod features;
 mod run_page;
 mod shared;
 mod sync;
@@ -21,10 +23,10 @@ use std::{
 };
 
 pub use arch::Registers;
-#[cfg(target_arch = "x86_64")]
-pub use arch::boot::{Boot, BootMode, BootOptions, Privilege};
+pub use boot::{Boot, BootMode, BootOptions, Privilege};
 pub use engine::{Claimed, WhenFull};
 use engine::{Engine, Goal};
+pub use features::{VcpuFeature, VcpuFeatures};
 use shared::Place;
 pub(crate) use shared::{Machine, Shared};
 pub use sync::{Step, SyncRun};
@@ -54,6 +56,8 @@ pub enum Outcome {
 pub struct VcpuOptions {
     /// The vCPU's id; none: the lowest that is free.
     pub id: Option<u32>,
+    /// What an aarch64 vCPU is made with; none: [`VcpuFeatures::default`]. On `x86_64` there are none to choose.
+    pub features: Option<VcpuFeatures>,
 }
 
 /// One virtual CPU. Closed when its VM is; KVM keeps it, and its id, until then.
@@ -71,7 +75,6 @@ pub struct VcpuOptions {
 /// ```
 pub struct Vcpu {
     shared: Arc<Shared>,
-    #[cfg(target_arch = "x86_64")]
     memory: GuestMemory,
     /// A VM lives as long as one of its vCPUs' handles.
     _vm: Arc<dyn Send + Sync>,
@@ -84,15 +87,7 @@ const OWN_TICKETS: u64 = 1 << 63;
 impl Vcpu {
     /// `vm` is kept, and `memory` is where boots put their tables.
     pub(crate) fn new(shared: Arc<Shared>, memory: &GuestMemory, vm: Arc<dyn Send + Sync>) -> Self {
-        #[cfg(target_arch = "aarch64")]
-        let _no_tables = memory;
-        Self {
-            shared,
-            #[cfg(target_arch = "x86_64")]
-            memory: memory.clone(),
-            _vm: vm,
-            tickets: AtomicU64::new(OWN_TICKETS),
-        }
+        Self { shared, memory: memory.clone(), _vm: vm, tickets: AtomicU64::new(OWN_TICKETS) }
     }
 
     /// The vCPU's id in its VM.
@@ -226,12 +221,13 @@ impl Vcpu {
     /// Puts the vCPU where a guest of that mode starts.
     ///
     /// # Errors
-    /// Those of [`Vcpu::update_registers`], and [`Error::InvalidArgument`] where the options contradict each other.
-    #[cfg(target_arch = "x86_64")]
+    /// Those of [`Vcpu::update_registers`]; [`Error::InvalidArgument`] and [`Error::Unaligned`] where the options
+    /// contradict each other or ask for a mode of the other architecture; [`Error::SlotOverlap`],
+    /// [`Error::SlotLimit`] where there is no room for the tables.
     pub fn boot(&self, options: &BootOptions) -> Result<Boot> {
         self.settled_engine(|engine| {
-            let Engine { fd, tables, .. } = engine;
-            arch::boot::boot(fd, &self.memory, tables, options)
+            let Engine { fd, setup, .. } = engine;
+            arch::boot(fd, &self.memory, setup, options)
         })
     }
 

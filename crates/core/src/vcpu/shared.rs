@@ -8,6 +8,7 @@ use std::{
 use kvm_ioctls::{VcpuFd, VmFd};
 
 use super::{
+    arch,
     control::Control,
     engine::Engine,
     thread::{Worker, is_driving},
@@ -46,6 +47,7 @@ pub(crate) struct Machine {
     pub(crate) bus: Bus,
     /// How its kernel fills the `kvm_run` page.
     pub(crate) abi: Abi,
+    pub(crate) setup: arch::Setup,
     /// What `KVM_GET_VCPU_MMAP_SIZE` says.
     pub(crate) run_size: usize,
     pub(crate) signal: KickSignal,

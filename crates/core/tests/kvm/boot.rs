@@ -330,7 +330,7 @@ mod x86_64 {
         map(&vm, 0, 0x1_0000);
         vm.memory().write(CODE, &code).unwrap();
         for id in [0, 1, 5_u8] {
-            let vcpu = vm.create_vcpu(VcpuOptions { id: Some(id.into()) }).unwrap();
+            let vcpu = vm.create_vcpu(VcpuOptions { id: Some(id.into()), ..Default::default() }).unwrap();
             vcpu.boot(&BootOptions::new(BootMode::Real, CODE)).unwrap();
             assert_eq!(vcpu.run_sync(LIMIT).unwrap(), out(0x42, id));
         }

@@ -40,9 +40,9 @@ fn ids() {
     first.close();
     drop(first);
     assert_eq!(vm.create_vcpu(VcpuOptions::default()).unwrap().id(), 1);
-    let taken = vm.create_vcpu(VcpuOptions { id: Some(0) });
+    let taken = vm.create_vcpu(VcpuOptions { id: Some(0), ..Default::default() });
     assert!(matches!(taken, Err(Error::VcpuIdTaken { id: 0 })));
-    let high = vm.create_vcpu(VcpuOptions { id: Some(u32::MAX) });
+    let high = vm.create_vcpu(VcpuOptions { id: Some(u32::MAX), ..Default::default() });
     assert!(matches!(high, Err(Error::VcpuIdRange { id: u32::MAX, .. })));
 }
 
@@ -83,7 +83,10 @@ fn half_made() {
     assert!(refused.is_err());
     let next = vm.create_vcpu(VcpuOptions::default()).unwrap();
     assert_eq!(next.id(), 1);
-    assert!(matches!(vm.create_vcpu(VcpuOptions { id: Some(0) }), Err(Error::VcpuIdTaken { id: 0 })));
+    assert!(matches!(
+        vm.create_vcpu(VcpuOptions { id: Some(0), ..Default::default() }),
+        Err(Error::VcpuIdTaken { id: 0 })
+    ));
 }
 
 fn no_descriptor() {

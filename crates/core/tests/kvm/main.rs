@@ -13,11 +13,12 @@ mod boot;
 mod claims;
 #[cfg(target_arch = "x86_64")]
 mod close;
+#[cfg(target_arch = "aarch64")]
+mod el1;
 mod host;
 #[cfg(target_arch = "x86_64")]
 mod kick;
 mod life;
-#[cfg(target_arch = "x86_64")]
 mod machine;
 mod memory;
 #[cfg(target_arch = "x86_64")]
@@ -46,5 +47,5 @@ fn run_tests() -> Vec<libtest_mimic::Trial> {
 /// The guests of these are x86 code.
 #[cfg(not(target_arch = "x86_64"))]
 fn run_tests() -> Vec<libtest_mimic::Trial> {
-    Vec::new()
+    el1::tests()
 }

@@ -1,27 +1,88 @@
-//! aarch64: what a VM and a vCPU need before the first run. Registers are `registers`'. Ruled by api.rst 4.82, 4.83.
+//! aarch64: what a VM and a vCPU need before the first run. Registers are `registers`', where a guest starts is `boot`'s.
+//! Ruled by api.rst 4.2, 4.82, 4.83, 4.119, and by devices/vcpu.rst for the performance monitor.
 
+mod boot;
 mod registers;
+mod tables;
 
-use kvm_bindings::{KVM_ARM_VCPU_PSCI_0_2, kvm_vcpu_init};
+pub(crate) use boot::boot;
+use kvm_bindings::{
+    KVM_ARM_VCPU_PMU_V3_CTRL, KVM_ARM_VCPU_PMU_V3_INIT, KVM_ARM_VCPU_SVE, kvm_device_attr, kvm_vcpu_init,
+};
 use kvm_ioctls::{VcpuFd, VmFd};
 pub use registers::Registers;
 pub(crate) use registers::{get as get_registers, update as update_registers};
 
 use crate::{
     error::{Error, Result},
-    host::Kvm,
+    host::{Capabilities, Capability, Kvm},
+    vcpu::{VcpuFeature, VcpuFeatures, boot::HostTables},
 };
 
-/// Makes the vCPU one of the host's own kind, with PSCI 0.2: without that feature a guest's power-off and reset calls
-/// bring no exit (Linux 3.15 and later have it).
+/// What a vCPU was made with, for booting it anew.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    tables: HostTables,
+    init: kvm_vcpu_init,
+    features: VcpuFeatures,
+    /// Bits of the VM's guest physical addresses.
+    bits: u32,
+}
+
+/// Widest guest physical addresses of a VM, in bits: those of KVM's default type. The tables' layout depends on it.
+const MAX_BITS: u32 = 40;
+
+/// Narrowest that KVM makes (api.rst 4.2).
+const MIN_BITS: u32 = 32;
+
+/// KVM's default type, 0, is a VM of 40 bits; a processor that has fewer refuses it (api.rst 4.2).
+pub(crate) fn vm_type(kvm: &Kvm) -> u64 {
+    match width(kvm) {
+        MAX_BITS => 0,
+        bits => u64::from(bits),
+    }
+}
+
+/// Bits of the guest physical addresses of the VMs that [`vm_type`] makes.
+fn width(kvm: &Kvm) -> u32 {
+    // 0: a kernel that has no other than 40.
+    let widest = u32::try_from(kvm.capability(Capability::ArmVmIpaSize)).unwrap_or(0);
+    if widest == 0 { MAX_BITS } else { widest.clamp(MIN_BITS, MAX_BITS) }
+}
+
+/// Refuses features that this VM cannot give.
 ///
 /// # Errors
-/// [`Error::Ioctl`]: `KVM_ARM_PREFERRED_TARGET`, `KVM_ARM_VCPU_INIT`.
-pub(crate) fn initialise(_kvm: &Kvm, vm: &VmFd, vcpu: &VcpuFd, _id: u32) -> Result<()> {
+/// [`Error::CapabilityMissing`], [`Error::InvalidArgument`].
+pub(crate) fn check_features(features: Option<VcpuFeatures>, capabilities: &Capabilities) -> Result<VcpuFeatures> {
+    let features = features.unwrap_or_default();
+    features.require(capabilities).map(|()| features)
+}
+
+/// Makes the vCPU one of the host's own kind with those features, and finishes what they need before the first run.
+///
+/// # Errors
+/// [`Error::Ioctl`]: `KVM_ARM_PREFERRED_TARGET`, `KVM_ARM_VCPU_INIT`, `KVM_ARM_VCPU_FINALIZE`, `KVM_SET_DEVICE_ATTR`.
+pub(crate) fn initialise(kvm: &Kvm, vm: &VmFd, vcpu: &VcpuFd, _id: u32, features: VcpuFeatures) -> Result<Setup> {
     let mut init = kvm_vcpu_init::default();
     vm.get_preferred_target(&mut init).map_err(Error::ioctl("KVM_ARM_PREFERRED_TARGET"))?;
-    init.features[0] |= 1 << KVM_ARM_VCPU_PSCI_0_2;
-    vcpu.vcpu_init(&init).map_err(Error::ioctl("KVM_ARM_VCPU_INIT"))
+    init.features[0] |= features.bits();
+    vcpu.vcpu_init(&init).map_err(Error::ioctl("KVM_ARM_VCPU_INIT"))?;
+    if features.has(VcpuFeature::Sve) {
+        // With the lengths that KVM has chosen; until then neither a run nor a register is to be had.
+        let sve = KVM_ARM_VCPU_SVE.cast_signed();
+        vcpu.vcpu_finalize(&sve).map_err(Error::ioctl("KVM_ARM_VCPU_FINALIZE"))?;
+    }
+    if features.has(VcpuFeature::PmuV3) {
+        // Without an interrupt controller in the kernel it has no interrupt to be told.
+        let initialise = kvm_device_attr {
+            group: KVM_ARM_VCPU_PMU_V3_CTRL,
+            attr: u64::from(KVM_ARM_VCPU_PMU_V3_INIT),
+            ..Default::default()
+        };
+        vcpu.set_device_attr(&initialise).map_err(Error::ioctl("KVM_SET_DEVICE_ATTR"))?;
+    }
+    Ok(Setup { tables: HostTables::default(), init, features, bits: width(kvm) })
 }
 
 /// The interrupt controller of this architecture is a device with addresses of its own: a later piece of work.

@@ -1,9 +1,9 @@
-//! The registers of an aarch64 vCPU: the core group of `KVM_GET_ONE_REG` (api.rst 4.68, 4.69), which numbers a register
-//! by its offset in `struct kvm_regs`.
+//! The registers of an aarch64 vCPU, by `KVM_GET_ONE_REG` (api.rst 4.68, 4.69): the core group, which numbers a register
+//! by its offset in `struct kvm_regs`, and of the system registers those that a boot sets or an exception leaves.
 
 use std::mem::offset_of;
 
-use kvm_bindings::{KVM_REG_ARM_CORE, KVM_REG_ARM64, KVM_REG_SIZE_U64, kvm_regs, user_pt_regs};
+use kvm_bindings::{KVM_REG_ARM_CORE, KVM_REG_ARM64, KVM_REG_ARM64_SYSREG, KVM_REG_SIZE_U64, kvm_regs, user_pt_regs};
 use kvm_ioctls::VcpuFd;
 
 use crate::error::{Error, Result};
@@ -22,6 +22,13 @@ const fn spsr(number: usize) -> u64 {
     core(offset_of!(kvm_regs, spsr) + number * size_of::<u64>())
 }
 
+/// The id of a system register, by the five numbers of its MRS instruction.
+#[expect(clippy::cast_lossless, reason = "From is not const")]
+const fn system([op0, op1, crn, crm, op2]: [u64; 5]) -> u64 {
+    let number = op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2;
+    KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM64_SYSREG as u64 | number
+}
+
 const SP: u64 = core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, sp));
 const PC: u64 = core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, pc));
 const PSTATE: u64 = core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, pstate));
@@ -38,11 +45,13 @@ const _: () = assert!(SP_EL1 == 0x6030_0000_0010_0044);
 const _: () = assert!(ELR_EL1 == 0x6030_0000_0010_0046);
 const _: () = assert!(spsr(0) == 0x6030_0000_0010_0048);
 const _: () = assert!(spsr(4) == 0x6030_0000_0010_0050);
+// MIDR_EL1, as api.rst 4.68 has it.
+const _: () = assert!(system([3, 0, 0, 0, 0]) == 0x6030_0000_0013_c000);
 
 /// Writes down each register once: the struct, its names and its ids.
 macro_rules! registers {
     ($($name:ident: $id:expr, $meaning:expr;)+) => {
-        /// The registers of a vCPU: general ones, and those of EL1 that its exceptions use.
+        /// The registers of a vCPU: general ones, and those of EL1 that its exceptions and its MMU use.
         ///
         /// The bridge to other languages sees them by name, in order ([`Registers::scalars`]).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -138,6 +147,18 @@ registers! {
     spsr_und: spsr(2), "Saved state of AArch32's undefined mode.";
     spsr_irq: spsr(3), "Saved state of AArch32's IRQ mode.";
     spsr_fiq: spsr(4), "Saved state of AArch32's FIQ mode.";
+    sctlr_el1: system([3, 0, 1, 0, 0]), "System control of EL1: MMU, caches, alignment checks.";
+    cpacr_el1: system([3, 0, 1, 0, 2]), "Which of floating point, SIMD and SVE trap.";
+    ttbr0_el1: system([3, 0, 2, 0, 0]), "Where the tables of the lower addresses lie.";
+    ttbr1_el1: system([3, 0, 2, 0, 1]), "Where the tables of the upper addresses lie.";
+    tcr_el1: system([3, 0, 2, 0, 2]), "How the tables are walked.";
+    mair_el1: system([3, 0, 10, 2, 0]), "The kinds of memory that tables name by index.";
+    vbar_el1: system([3, 0, 12, 0, 0]), "Where the exception vectors of EL1 lie.";
+    esr_el1: system([3, 0, 5, 2, 0]), "Why the last exception to EL1 was taken.";
+    far_el1: system([3, 0, 6, 0, 0]), "The address that the last abort was about.";
+    tpidr_el0: system([3, 3, 13, 0, 2]), "Software's own, of EL0 and above.";
+    tpidrro_el0: system([3, 3, 13, 0, 3]), "Software's own, read-only in EL0.";
+    tpidr_el1: system([3, 0, 13, 0, 4]), "Software's own, of EL1.";
 }
 
 fn get_one(vcpu: &VcpuFd, id: u64) -> Result<u64> {

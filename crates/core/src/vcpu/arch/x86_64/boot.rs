@@ -1,5 +1,5 @@
-//! Where a guest starts: registers for real, protected and long mode, and the tables that long mode needs, in a slot of
-//! their own. The bytes of the tables are `tables`'. Why it is as it is: docs/design/boot.md.
+//! Where a guest starts: registers for real, protected and long mode, and the tables that long mode needs. The bytes of
+//! the tables are `tables`', their slot is `vcpu::boot`'s. Why it is as it is: docs/design/boot.md.
 
 use kvm_bindings::{
     KVM_MP_STATE_RUNNABLE, KVM_VCPUEVENT_VALID_NMI_PENDING, KVM_VCPUEVENT_VALID_SHADOW, kvm_mp_state, kvm_vcpu_events,
@@ -7,137 +7,16 @@ use kvm_bindings::{
 use kvm_ioctls::VcpuFd;
 
 use super::{
+    Setup,
     registers::{DescriptorTable, Registers, Segment, update},
     tables::{self, Flat, Tables},
 };
 use crate::{
     error::{Error, Result},
-    memory::{GuestMemory, MapOptions, MemorySlot},
-    range::{GpaRange, PAGE_SIZE},
+    memory::GuestMemory,
+    range::PAGE_SIZE,
+    vcpu::boot::{Again, Boot, BootMode, BootOptions, Privilege},
 };
-
-/// In which mode the guest starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum BootMode {
-    /// 16-bit code, segments of 64 KiB.
-    Real,
-    /// 32-bit code, flat segments, paging off. There is no GDT: a guest that loads a segment register loads one first.
-    Protected,
-    /// 64-bit code, the first 4 GiB mapped to themselves by tables that the host makes.
-    Long,
-}
-
-/// With which privilege the guest starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Privilege {
-    /// Ring 0: the guest may do everything, and sets up what else it needs.
-    #[default]
-    Kernel,
-    /// Ring 3 with IOPL 3: ports work, instructions of kernel mode fault. There are no interrupt handlers, so every
-    /// fault is a triple fault, which exits as `shutdown`.
-    User,
-}
-
-/// What [`crate::Vcpu::boot`] is asked for. Fields are added in minor releases: start from [`BootOptions::new`].
-///
-/// ```
-/// use typevisor::vcpu::{BootMode, BootOptions, Privilege};
-/// let kernel = BootOptions::new(BootMode::Long, 0x1000);
-/// let options = BootOptions { privilege: Privilege::User, stack: Some(0x8000), ..kernel };
-/// assert_eq!(options.tables, None);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BootOptions {
-    /// The mode.
-    pub mode: BootMode,
-    /// The privilege. Real mode has only [`Privilege::Kernel`].
-    pub privilege: Privilege,
-    /// Address of the first instruction, in bytes: below 4 GiB; in real mode at most `0x10_ffef`, and from 64 KiB on
-    /// `cs` begins at `entry` rounded down to 16, so that 64 KiB from there on are in its reach.
-    pub entry: u64,
-    /// Where the stack begins, downward, in bytes: at most 4 GiB and a multiple of 16; in real mode at most 64 KiB and
-    /// even. None: 0, the guest sets its own.
-    ///
-    /// The guest enters as a program does (System V ABI, 3.4.1: the stack pointer is a multiple of 16), not as a called
-    /// function, which finds a return address below it.
-    pub stack: Option<u64>,
-    /// Where the tables of long mode lie: 128 KiB, a multiple of 4 KiB, below 2^47, where nothing is mapped. None:
-    /// where they lay at this vCPU's last boot, else the highest free place below `0xe000_0000`.
-    pub tables: Option<u64>,
-}
-
-impl BootOptions {
-    /// Kernel privilege, no stack, tables where there is room.
-    #[must_use]
-    pub const fn new(mode: BootMode, entry: u64) -> Self {
-        Self { mode, privilege: Privilege::Kernel, entry, stack: None, tables: None }
-    }
-}
-
-/// What [`crate::Vcpu::boot`] has done besides setting registers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Boot {
-    /// The slot that was mapped for the tables of long mode: GDT, TSS, its stacks, page tables. Whatever lies in it is
-    /// the library's to change at the next boot.
-    pub tables: Option<GpaRange>,
-}
-
-/// The slot of the tables, kept from boot to boot: one a vCPU, as a TSS and its stacks serve one processor.
-#[derive(Debug, Default)]
-pub(crate) struct HostTables {
-    slot: Option<MemorySlot>,
-}
-
-/// Where the search for a place ends: below are interrupt vectors, firmware and legacy devices.
-const LOWEST_PLACE: u64 = 1 << 20;
-
-/// Where it begins, downward: above are the devices of every chipset.
-const HIGHEST_PLACE_END: u64 = 0xe000_0000;
-
-impl HostTables {
-    /// A slot for the tables at `wanted`, or where there is room. The slot of the last boot moves, so that no number of
-    /// boots uses up slots.
-    fn place(&mut self, memory: &GuestMemory, wanted: Option<u64>) -> Result<GpaRange> {
-        if let Some(slot) = &self.slot {
-            match slot.move_to(wanted.unwrap_or(slot.range().gpa())) {
-                Err(Error::Closed { .. }) => {} // the program unmapped it
-                outcome => return outcome.map(|()| slot.range()),
-            }
-        }
-        let gpa = match wanted {
-            Some(gpa) => gpa,
-            None => free_place(memory.slots()?.into_iter().map(|slot| slot.range)).ok_or(NO_PLACE)?,
-        };
-        let slot = memory.map(MapOptions::new(GpaRange::pages(gpa, tables::SIZE)?))?;
-        let range = slot.range();
-        self.slot = Some(slot);
-        Ok(range)
-    }
-
-    /// Gives the slot back: modes without paging need none.
-    fn release(&mut self) -> Result<()> {
-        match self.slot.take().map(|slot| slot.unmap()) {
-            None | Some(Err(Error::Closed { .. })) => Ok(()),
-            Some(outcome) => outcome,
-        }
-    }
-}
-
-const NO_PLACE: Error =
-    Error::InvalidArgument { what: "tables", expected: "given: no 128 KiB are free between 1 MiB and 0xe000_0000" };
-
-/// The highest free place, given all slots in order of address.
-fn free_place(slots: impl DoubleEndedIterator<Item = GpaRange>) -> Option<u64> {
-    let mut end = HIGHEST_PLACE_END;
-    for slot in slots.rev() {
-        if slot.end() + tables::SIZE <= end {
-            break;
-        }
-        end = end.min(slot.gpa());
-    }
-    end.checked_sub(tables::SIZE).filter(|gpa| *gpa >= LOWEST_PLACE)
-}
 
 /// Puts `vcpu` where a guest of that mode starts: registers, tables, no interrupt or exception pending, and runnable
 /// (a second vCPU with an in-kernel APIC otherwise waits for another to start it). MSRs, floating point and debug
@@ -146,16 +25,12 @@ fn free_place(slots: impl DoubleEndedIterator<Item = GpaRange>) -> Option<u64> {
 /// # Errors
 /// [`Error::InvalidArgument`], [`Error::Unaligned`]: nothing has changed. [`Error::SlotOverlap`], [`Error::SlotLimit`]:
 /// no place for the tables. [`Error::Ioctl`].
-pub(crate) fn boot(
-    vcpu: &VcpuFd,
-    memory: &GuestMemory,
-    tables: &mut HostTables,
-    options: &BootOptions,
-) -> Result<Boot> {
+pub(crate) fn boot(vcpu: &VcpuFd, memory: &GuestMemory, setup: &mut Setup, options: &BootOptions) -> Result<Boot> {
     check(options)?;
+    let Setup { tables } = setup;
     let place = match options.mode {
-        BootMode::Long => Some(tables.place(memory, options.tables)?),
-        BootMode::Real | BootMode::Protected => None,
+        BootMode::Long => Some(tables.place(memory, options.tables, Again::Reuse)?),
+        BootMode::Real | BootMode::Protected | BootMode::El1 => None,
     };
     let built = place.map(|place| Tables::build(place, options.privilege == Privilege::User));
     if let (Some(place), Some(built)) = (place, &built) {
@@ -167,9 +42,9 @@ pub(crate) fn boot(
     })?;
     forget_events(vcpu)?;
     if place.is_none() {
-        tables.release()?;
+        let _there_was_one = tables.release()?;
     }
-    Ok(Boot { tables: place })
+    Ok(Boot { tables: place, exceptions: None })
 }
 
 /// What the last guest left undelivered is not for the next one.
@@ -193,6 +68,7 @@ fn check(options: &BootOptions) -> Result<()> {
     let stack = stack.unwrap_or(0);
     let stack_alignment = if mode == BootMode::Real { 2 } else { 16 };
     match mode {
+        BootMode::El1 => refuse("mode", "real, protected or long on x86_64"),
         BootMode::Real if privilege == Privilege::User => {
             refuse("privilege", "kernel in real mode, which has no other")
         }
@@ -258,7 +134,8 @@ fn start(options: &BootOptions, tables: Option<&Tables>, apic_base: u64) -> Regi
         ..Registers::default()
     };
     match options.mode {
-        BootMode::Real => real(&common),
+        // `check` has refused the other architecture's.
+        BootMode::Real | BootMode::El1 => real(&common),
         BootMode::Protected => {
             flat(Flat::new(user, false), &Registers { cr0: PE | MP | ET | NE, cr4: OSFXSR | OSXMMEXCPT, ..common })
         }

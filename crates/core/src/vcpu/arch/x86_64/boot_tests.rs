@@ -1,4 +1,5 @@
 use super::*;
+use crate::range::GpaRange;
 
 fn range(gpa: u64, size: u64) -> GpaRange {
     GpaRange::pages(gpa, size).unwrap()
@@ -85,20 +86,4 @@ fn contradictions_are_refused_by_name() {
     assert_eq!(refused(BootOptions { tables: Some(1 << 47), ..long }), "tables");
     assert_eq!(refused(BootOptions { tables: Some(u64::MAX), ..long }), "tables");
     check(&BootOptions { stack: Some(1 << 32), tables: Some((1 << 47) - tables::SIZE), ..long }).unwrap();
-}
-
-#[test]
-fn the_search_takes_the_highest_free_place_between_1_mib_and_3_5_gib() {
-    let top = HIGHEST_PLACE_END - tables::SIZE;
-    let place = |slots: &[(u64, u64)]| free_place(slots.iter().map(|(gpa, end)| range(*gpa, end - gpa)));
-    assert_eq!(place(&[]), Some(top));
-    assert_eq!(place(&[(0, 0x100_0000), (0xfffc_0000, 1 << 32)]), Some(top));
-    assert_eq!(place(&[(0, top)]), Some(top), "a slot may end where the tables begin");
-    assert_eq!(place(&[(0, top + 0x1000)]), None);
-    assert_eq!(place(&[(0x8000_0000, top + 0x1000)]), Some(0x8000_0000 - tables::SIZE));
-    assert_eq!(place(&[(0x8000_0000, 1 << 33)]), Some(0x8000_0000 - tables::SIZE), "a slot may lie across the end");
-    let gap = (0x7000_0000, 0x8000_0000 - tables::SIZE + 0x1000);
-    assert_eq!(place(&[gap, (0x8000_0000, 0xe000_0000)]), Some(0x7000_0000 - tables::SIZE), "one page too small");
-    assert_eq!(place(&[(0, 0x10_0000), (0x12_0000, 0xe000_0000)]), Some(0x10_0000));
-    assert_eq!(place(&[(0x10_1000, 0xe000_0000)]), None, "nothing below 1 MiB");
 }

@@ -1,10 +1,11 @@
 //! `x86_64`: what a VM and a vCPU need before the first run. Registers are `registers`', where a guest starts is
 //! `boot`'s. Ruled by api.rst 4.24, 4.36, 4.40, 4.46, 4.71 and, for CPUID, by the Intel SDM, volume 2, "CPUID".
 
-pub mod boot;
+mod boot;
 mod registers;
 mod tables;
 
+pub(crate) use boot::boot;
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_cpuid_entry2, kvm_pit_config};
 use kvm_ioctls::{VcpuFd, VmFd};
 pub use registers::{DescriptorTable, Registers, Segment};
@@ -12,7 +13,8 @@ pub(crate) use registers::{get as get_registers, update as update_registers};
 
 use crate::{
     error::{Error, Result},
-    host::Kvm,
+    host::{Capabilities, Kvm},
+    vcpu::{VcpuFeatures, boot::HostTables},
 };
 
 /// One page of page tables that Intel processors without "unrestricted guest" need for real mode. Just below the 16 MiB
@@ -23,14 +25,37 @@ const IDENTITY_MAP: u64 = 0xfeff_c000;
 /// Three pages of task state segment that the same processors need, right behind it.
 const TSS: usize = 0xfeff_d000;
 
+/// What a vCPU keeps from boot to boot.
+#[derive(Debug, Default)]
+pub(crate) struct Setup {
+    tables: HostTables,
+}
+
+/// KVM's default type.
+pub(crate) const fn vm_type(_kvm: &Kvm) -> u64 {
+    0
+}
+
+/// On this architecture CPUID says what a vCPU has.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] where any are chosen.
+pub(crate) fn check_features(features: Option<VcpuFeatures>, _capabilities: &Capabilities) -> Result<VcpuFeatures> {
+    match features {
+        None => Ok(VcpuFeatures::none()),
+        Some(_) => Err(Error::InvalidArgument { what: "features", expected: "absent on x86_64: aarch64 has them" }),
+    }
+}
+
 /// Gives a new vCPU the CPUID that KVM supports on this processor, with its own APIC id.
 ///
 /// # Errors
 /// [`Error::Ioctl`]: `KVM_GET_SUPPORTED_CPUID`, `KVM_SET_CPUID2` (refused after the vCPU's first run).
-pub(crate) fn initialise(kvm: &Kvm, _vm: &VmFd, vcpu: &VcpuFd, id: u32) -> Result<()> {
+pub(crate) fn initialise(kvm: &Kvm, _vm: &VmFd, vcpu: &VcpuFd, id: u32, _: VcpuFeatures) -> Result<Setup> {
     let mut cpuid = kvm.supported_cpuid()?.clone();
     set_apic_id(cpuid.as_mut_slice(), id);
-    vcpu.set_cpuid2(&cpuid).map_err(Error::ioctl("KVM_SET_CPUID2"))
+    vcpu.set_cpuid2(&cpuid).map_err(Error::ioctl("KVM_SET_CPUID2"))?;
+    Ok(Setup::default())
 }
 
 /// Interrupt controllers in the kernel (PICs, I/O APIC, a local APIC for each vCPU), the timer that drives their line

@@ -5,10 +5,13 @@
 use std::collections::BTreeMap;
 
 use super::registers::{DescriptorTable, Segment};
-use crate::range::{GpaRange, PAGE_SIZE};
+use crate::{
+    range::{GpaRange, PAGE_SIZE},
+    vcpu::boot::TABLES_SIZE,
+};
 
-/// Bytes of all tables of one vCPU: the pages below, then at most 12 of page tables, rounded up.
-pub(super) const SIZE: u64 = 32 * PAGE_SIZE;
+/// Bytes of all tables of one vCPU: the pages below, then at most 12 of page tables.
+pub(super) const SIZE: u64 = TABLES_SIZE;
 
 /// How far the identity map reaches, in bytes: what a 32-bit address reaches, so that every device that a chipset has
 /// is in it. Addresses without memory are MMIO exits.
