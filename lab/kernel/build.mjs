@@ -5,7 +5,6 @@ import {
   closeSync,
   copyFileSync,
   existsSync,
-  mkdirSync,
   openSync,
   readFileSync,
   readdirSync,
@@ -29,17 +28,18 @@ import { finishPart, readPart, storeDir } from '../lib/store.mjs';
 import { KERNEL_TOOLS, needTools } from '../lib/tools.mjs';
 
 const CONFIG = 'lab/kernel/x86.config';
+const FAMILY = 'x86_64-lab';
 const NAME = /^x86_64-lab-[0-9a-f]{16}$/;
 /** What make says for each file that it compiles. */
 const COMPILED = /^ {2}(HOST)?(CC|AS|AR|LD)\b/;
 /** How many of those a whole build has, for the progress. */
-const ABOUT = 1800;
+const ABOUT = 2160;
 
 /** The name of the kernel that these inputs make. */
 export function kernelName({ config, patch, version }) {
   const hash = createHash('sha256');
   for (const input of [config, patch, version]) hash.update(`${Buffer.byteLength(input)}\0`).update(input);
-  return `x86_64-lab-${hash.digest('hex').slice(0, 16)}`;
+  return `${FAMILY}-${hash.digest('hex').slice(0, 16)}`;
 }
 
 /** The name of the kernel that this repository's configuration and patch make of a version of the source. */
@@ -97,7 +97,7 @@ export async function buildLabKernel() {
   const source = await kernelSource();
   const name = nameFor(source.version);
   const wait = waitingFor("builds the lab's kernel");
-  await withLock(`lab-kernel ${storeDir()} ${name}`, wait, async () => {
+  await withLock(`lab-kernel ${storeDir()}`, wait, async () => {
     if (readPart(`kernels/${name}`).state !== 'ready') await build(source, name, cross);
   });
   return cached(name);
@@ -111,10 +111,8 @@ async function crossArguments() {
 }
 
 async function build(source, name, cross) {
-  const tree = join(storeDir(), 'build', name);
+  const tree = await buildTree(source, FAMILY, name.slice(FAMILY.length + 1));
   const log = `${tree}.log`;
-  mkdirSync(join(storeDir(), 'build'), { recursive: true });
-  await buildTree(source, tree);
   const make = targets => ['-C', tree, ...cross, `-j${availableParallelism()}`, ...targets];
   say(`lab: building the lab's kernel from ${source.version}, once (about 10 min on 2 cores; log: ${shown(log)})`);
   const began = Date.now();

@@ -1,42 +1,31 @@
-// The initial RAM disk of one run: the kernel's modules from the cache, and over them init, busybox, hold and the command.
-import { spawnSync } from 'node:child_process';
-import { appendFileSync, chmodSync, copyFileSync, cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+// The initial RAM disk of one run: init, busybox, hold and the command, and the kernel's modules from the cache.
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ROOT } from '../../scripts/lib/paths.mjs';
-import { Stop } from '../../scripts/lib/say.mjs';
+import { newcArchive } from './newc.mjs';
 
 /**
  * Writes `folder`/initrd and gives its path. `given` is `{ modules, busybox, hold }` (files; `modules` may be absent),
  * `env` the variables for init, `shares` `{ path, mode }`, `command` a shell script.
  */
 export function writeInitrd(folder, { modules, busybox, hold }, { env, shares, command }) {
-  const tree = join(folder, 'initrd.d');
-  for (const name of ['bin', 'lab', 'm']) mkdirSync(join(tree, name), { recursive: true });
-  copyFileSync(join(ROOT, 'lab/init'), join(tree, 'init'));
-  cpSync(busybox, join(tree, 'bin/busybox'));
-  cpSync(hold, join(tree, 'lab/hold'));
-  for (const name of ['init', 'bin/busybox', 'lab/hold']) chmodSync(join(tree, name), 0o755);
-  writeFileSync(
-    join(tree, 'lab/env'),
-    Object.entries(env)
-      .map(([name, value]) => `${name}=${shellWord(value)}\n`)
-      .join(''),
-  );
-  writeFileSync(join(tree, 'lab/shares'), shares.map(({ path, mode }, index) => `${index} ${mode} ${path}\n`).join(''));
-  writeFileSync(join(tree, 'lab/command'), command);
+  const files = {
+    init: readFileSync(join(ROOT, 'lab/init')),
+    'bin/busybox': readFileSync(busybox),
+    'lab/hold': readFileSync(hold),
+    'lab/env': lines(Object.entries(env).map(([name, value]) => `${name}=${shellWord(value)}`)),
+    'lab/shares': lines(shares.map(({ path, mode }, index) => `${index} ${mode} ${path}`)),
+    'lab/command': command,
+  };
   const file = join(folder, 'initrd');
-  writeFileSync(file, archive(tree));
-  if (modules) appendFileSync(file, readFileSync(modules)); // the kernel unpacks one archive after the other
+  const archive = newcArchive(files, ['init', 'bin/busybox', 'lab/hold']);
+  // The kernel unpacks one archive after the other.
+  writeFileSync(file, modules ? Buffer.concat([archive, readFileSync(modules)]) : archive);
   return file;
 }
 
-/** A folder as a newc archive. */
-function archive(folder) {
-  const list = spawnSync('find', ['.', '-print0'], { cwd: folder, maxBuffer: 1 << 20 });
-  const options = ['--null', '-o', '-H', 'newc', '-R', '0:0', '--quiet'];
-  const made = spawnSync('cpio', options, { cwd: folder, input: list.stdout, maxBuffer: 64 << 20 });
-  if (made.status !== 0) throw new Stop(`lab: cpio failed: ${made.error?.message ?? made.stderr}`);
-  return made.stdout;
+function lines(all) {
+  return all.map(line => `${line}\n`).join('');
 }
 
 /** One word for a shell, whatever is in it. */

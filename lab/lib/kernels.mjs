@@ -119,10 +119,10 @@ async function modulesArchive(root, version, arch) {
     orders.push(await kmod('modprobe', args, `the kernel ${version} has no module ${name}`));
   }
   const files = loadOrder(orders.flat()).map((file, index) => [
-    `${101 + index}-${basename(file).replace(/\.ko(\.\w+)?$/, '')}.ko`,
+    `m/${101 + index}-${basename(file).replace(/\.ko(\.\w+)?$/, '')}.ko`,
     moduleBytes(readFileSync(file)),
   ]);
-  return newcArchive('m', files);
+  return newcArchive(Object.fromEntries(files));
 }
 
 /** The files of `insmod FILE [OPTIONS]` lines, each once, in order; what is built in has no such line. */

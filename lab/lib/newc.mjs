@@ -2,15 +2,27 @@
 
 const DIRECTORY = 0o040_755;
 const FILE = 0o100_644;
+const PROGRAM = 0o100_755;
 
-/** An archive of root's files in one folder: `folder`/NAME with DATA for each `[name, data]`. */
-export function newcArchive(folder, files) {
+/** An archive of root's files: `{ path: bytes or text }` in order, each folder before what is in it; programs by name. */
+export function newcArchive(files, programs = []) {
+  const folders = [...new Set(Object.keys(files).flatMap(foldersOf))];
   const entries = [
-    { name: folder, mode: DIRECTORY, data: Buffer.alloc(0) },
-    ...files.map(([name, data]) => ({ name: `${folder}/${name}`, mode: FILE, data })),
+    ...folders.map(name => ({ name, mode: DIRECTORY, data: Buffer.alloc(0) })),
+    ...Object.entries(files).map(([name, content]) => ({
+      name,
+      mode: programs.includes(name) ? PROGRAM : FILE,
+      data: Buffer.from(content),
+    })),
   ];
   const trailer = { name: 'TRAILER!!!', mode: 0, data: Buffer.alloc(0) };
   return Buffer.concat([...entries, trailer].flatMap((entry, index) => record(entry, index + 1)));
+}
+
+/** `a/b/c` to `a`, `a/b`. */
+function foldersOf(path) {
+  const parts = path.split('/').slice(0, -1);
+  return parts.map((_, index) => parts.slice(0, index + 1).join('/'));
 }
 
 /** One file: a header of hexadecimal fields, name and data each padded to four bytes. */

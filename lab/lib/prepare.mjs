@@ -15,7 +15,7 @@ import { forgetSuites } from './suites.mjs';
 
 /** Debian's packages of the emulators and of what unpacks and packs; all but an emulator is on most machines. */
 const EMULATOR_PACKAGES = { x86_64: 'qemu-system-x86', aarch64: 'qemu-system-arm' };
-const BOOT_TOOLS = { cpio: 'cpio', setpriv: 'util-linux' };
+const BOOT_TOOLS = { setpriv: 'util-linux' };
 const FETCH_TOOLS = { depmod: 'kmod', modprobe: 'kmod', xz: 'xz-utils', zstd: 'zstd', mke2fs: 'e2fsprogs', tar: 'tar' };
 
 /** How each kind of part is made, by the first word of its name. */

@@ -62,11 +62,16 @@ async function fetchSource() {
 }
 
 /**
- * A tree of the source with the lab's patch, to build in; made if it is not there. Its files are links to the cached
- * source's: neither `patch` nor `make` writes into a file that is there.
+ * The tree `FAMILY-KEY` of the source with the lab's patch, to build in; made if it is not there. Those of the family with
+ * other keys are of no use any more and deleted: the caller holds the family's lock. A tree's files are links to the
+ * cached source's: neither `patch` nor `make` writes into a file that is there.
  */
-export async function buildTree({ dir }, tree) {
-  if (existsSync(tree)) return;
+export async function buildTree({ dir }, family, key, folder = join(storeDir(), 'build')) {
+  const tree = join(folder, `${family}-${key}`);
+  const names = existsSync(folder) ? readdirSync(folder) : [];
+  for (const name of names.filter(other => other.startsWith(`${family}-`) && !other.startsWith(`${family}-${key}`)))
+    rmSync(join(folder, name), { recursive: true, force: true });
+  if (existsSync(tree)) return tree;
   const making = `${tree}.new`;
   rmSync(making, { recursive: true, force: true });
   mkdirSync(dirname(tree), { recursive: true });
@@ -74,6 +79,7 @@ export async function buildTree({ dir }, tree) {
   const patch = ['-p1', '--silent', '--no-backup-if-mismatch', '-d', making, '-i', join(ROOT, PATCH)];
   await must('patch', patch, `${PATCH} does not fit the source in ${basename(dir)}`);
   putInPlace(making, tree);
+  return tree;
 }
 
 async function must(command, args, why) {

@@ -1,4 +1,5 @@
 // The suite in one machine: built here, run there (lab/suite/run.mjs), its output told apart by section and counted.
+import { Stop } from '../../scripts/lib/say.mjs';
 import { settle, tallyCargo, tallyTap, tapForPeople } from '../../scripts/lib/tally.mjs';
 import { buildSuite } from '../suite/build.mjs';
 import { runInMachine } from './boot.mjs';
@@ -8,18 +9,27 @@ const SECTIONS = { core: tallyCargo, ava: tallyTap };
 /** No machine takes nearly as long; past it something hangs. */
 const LIMIT_S = 900;
 
-/** Runs it, showing each test as it ends; gives `[suite, tally]` pairs and the times. */
+/** Runs it, showing each test as it ends; gives `[suite, tally]` pairs. What cannot be built or booted is a failure. */
 export async function testMachine(machine) {
-  const { command, env } = await buildSuite(machine.arch);
+  try {
+    return await buildAndRun(machine);
+  } catch (error) {
+    if (!(error instanceof Stop)) throw error;
+    return [['machine', { ...nothing(), failed: 1, problem: error.message }]];
+  }
+}
+
+async function buildAndRun(machine) {
+  const { env } = await buildSuite(machine.arch);
   const sections = new Sections(line => console.log(line));
-  const ended = await runInMachine(machine, command, {
+  const ended = await runInMachine(machine, ['node', 'lab/suite/run.mjs'], {
     env,
     timeoutS: LIMIT_S,
     onOutput: (bytes, stream) => sections.take(bytes, stream),
   });
   sections.flush();
   if (ended.detail) console.log(ended.detail);
-  return { results: tallies(sections.lines, ended), times: { bootS: ended.bootS, commandS: ended.commandS } };
+  return tallies(sections.lines, ended);
 }
 
 /** Each section's tally; a machine that died, and a section that never came, are failures. */

@@ -31,7 +31,7 @@ export async function withSuites(body) {
   });
 }
 
-/** Deletes the lists (400 MB): everything made from them is in place. */
+/** Deletes the lists (250 MB): everything made from them is in place. */
 export async function forgetSuites() {
   await alone(() => rmSync(join(storeDir(), 'apt'), { recursive: true, force: true }));
   refreshed = false;
@@ -99,7 +99,10 @@ export class Suites {
     writeFileSync(this.#sources, suiteSources(entries, ARCHITECTURES));
     say("lab: fetching the package lists of Debian's suites (70 MB)");
     const { status, tail } = await run('apt-get', [...this.#options, 'update', '-q'], { onLine: () => {} });
-    const why = tail.filter(line => /^[EW]:/.test(line)).join('\n');
+    const why = tail
+      .filter(line => /^[EW]:/.test(line))
+      .slice(0, 3)
+      .join('\n'); // the same for each list
     const lists = readdirSync(join(this.#folder, 'lists')).filter(name => name.includes('_Packages'));
     if (lists.length === 0)
       throw new Stop(`lab: Debian's package lists could not be fetched: the lab needs the registry once.\n${why}`);

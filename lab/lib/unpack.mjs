@@ -11,7 +11,6 @@ const FORMATS = [
   { name: 'gzip', magic: [0x1f, 0x8b], unpack: bytes => gunzipSync(bytes) },
   { name: 'xz', magic: [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0], ...tool('xz', ['-dc'], 'xz-utils') },
   { name: 'zstd', magic: [0x28, 0xb5, 0x2f, 0xfd], ...tool('zstd', ['-qdc'], 'zstd') },
-  { name: 'lz4', magic: [0x02, 0x21, 0x4c, 0x18], ...tool('lz4', ['-dc'], 'lz4') },
   { name: 'lzma', magic: [0x5d, 0, 0], ...tool('xz', ['--format=lzma', '-dc'], 'xz-utils') },
 ];
 

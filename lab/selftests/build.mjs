@@ -13,13 +13,14 @@ import { compilerFor } from '../lib/hold.mjs';
 import { Progress, progressLine, waitingFor } from '../lib/progress.mjs';
 import { PATCH, buildTree, byVersion, kernelSource, lastLinesOf } from '../lib/source.mjs';
 import { finishPart, readPart, storeDir, verifyPart } from '../lib/store.mjs';
+import { forgetSuites } from '../lib/suites.mjs';
 import { SELFTEST_TOOLS, needTools } from '../lib/tools.mjs';
 
 const FOLDER = 'tools/testing/selftests/kvm';
 /** The kernel's makefiles have Debian's name for one of the two processors. */
 const KERNEL_ARCH = { x86_64: 'x86_64', aarch64: 'arm64' };
 /** How many compiler calls a build makes, for the progress. */
-const ABOUT = { x86_64: 231, aarch64: 150 };
+const ABOUT = { x86_64: 231, aarch64: 109 };
 
 /** The tests for a processor, from the cache or built: `{ dir, version, names }`, `names` in the makefile's order. */
 export async function builtSelftests(arch) {
@@ -71,14 +72,13 @@ async function build(arch) {
   await withLock(`lab-selftests ${storeDir()} ${arch}`, wait, async () => {
     if (cachedName(arch) !== name) await buildPart(arch, source, name, prefix);
   });
+  await forgetSuites();
   return name;
 }
 
 async function buildPart(arch, source, name, prefix) {
-  const tree = join(storeDir(), 'build', `selftests-${arch}-${patchHash().slice(0, 16)}`);
+  const tree = await buildTree(source, `selftests-${arch}`, patchHash().slice(0, 16));
   const log = `${tree}.log`;
-  mkdirSync(dirname(tree), { recursive: true });
-  await buildTree(source, tree);
   say(`lab: building the kernel's KVM selftests for ${arch} from ${source.version}, once (log: ${shown(log)})`);
   const settings = [`ARCH=${KERNEL_ARCH[arch]}`, ...(prefix ? [`CROSS_COMPILE=${prefix}`] : [])];
   const built = join(tree, 'built');

@@ -2,6 +2,7 @@
 // kernel's test harness gives each of its children a group of its own.
 import { spawn } from 'node:child_process';
 import { readFileSync, readdirSync } from 'node:fs';
+import { constants } from 'node:os';
 
 const sessions = new Set();
 let guarded = false;
@@ -32,10 +33,12 @@ export function runSession(command, { cwd, timeoutMs, keep = 2000 }) {
   });
 }
 
-/** Whatever ends this program ends them. */
+/** Whatever ends this program ends them; a signal alone would end it without its exit handlers. */
 function guard() {
   if (guarded) return;
   guarded = true;
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
+    process.on(signal, () => process.exit(128 + constants.signals[signal]));
   process.on('exit', () => {
     for (const session of sessions) endSession(session);
   });

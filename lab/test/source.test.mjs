@@ -1,10 +1,10 @@
 // Which kernel source of the cache is taken, and that a tree to build in leaves it as it is.
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { byVersion, cachedSource, SERIES } from '../lib/source.mjs';
+import { SERIES, buildTree, byVersion, cachedSource } from '../lib/source.mjs';
 
 /** A folder of sources with these names, `whole` ones noted as such. */
 function folderOf(context, names, whole = names) {
@@ -36,4 +36,20 @@ test('the patch says whose licence it is under', () => {
   const patch = readFileSync(new URL('../kernel/exit-on-missing.patch', import.meta.url), 'utf8');
   assert.match(patch, /^SPDX-License-Identifier: GPL-2\.0\n/);
   assert.ok(existsSync(new URL('../kernel/README.md', import.meta.url)));
+});
+
+test('a patch that does not fit leaves no tree, and says so', async context => {
+  const folder = folderOf(context, ['linux', 'build']);
+  writeFileSync(join(folder, 'linux/Makefile'), 'all:\n');
+  const building = buildTree({ dir: join(folder, 'linux') }, 'kernel', 'aa', join(folder, 'build'));
+  await assert.rejects(building, /exit-on-missing\.patch does not fit the source in linux/);
+  assert.equal(existsSync(join(folder, 'build/kernel-aa')), false);
+});
+
+test('a tree that is there is gone on with, and those of other keys are deleted', async context => {
+  const folder = folderOf(context, ['kernel-aa', 'kernel-bb', 'selftests-bb']);
+  writeFileSync(join(folder, 'kernel-bb.log'), '');
+  const source = { dir: join(folder, 'absent') };
+  assert.equal(await buildTree(source, 'kernel', 'aa', folder), join(folder, 'kernel-aa'));
+  assert.deepEqual(readdirSync(folder).toSorted(), ['kernel-aa', 'selftests-bb']);
 });
