@@ -3,32 +3,37 @@
 
 use std::{
     mem::MaybeUninit,
-    sync::{Arc, OnceLock, Weak, mpsc::channel},
+    sync::{Arc, mpsc::channel},
     thread,
     time::Duration,
 };
 
 use libtest_mimic::Trial;
+#[cfg(target_arch = "x86_64")]
+use std::sync::{OnceLock, Weak};
 use typevisor::{
-    Error, Exit, GpaRange, Vcpu,
-    bus::{Device, Unclaimed, Written},
+    Error, Exit,
+    bus::{Device, Written},
     vcpu::Outcome,
 };
+#[cfg(target_arch = "x86_64")]
+use typevisor::{GpaRange, Vcpu, bus::Unclaimed};
 
 use crate::{
-    machine::{LIMIT, Machine},
-    support::{alone, trial},
+    machine::{LIMIT, Machine, Op},
+    support::{alone, trial, x86_only},
 };
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
-        trial("kick: it leaves the guest between two instructions", between_instructions),
-        trial("kick: an exit on the way out is delivered and the kick stays", exit_on_the_way_out),
+        x86_only!("kick: it leaves the guest between two instructions", between_instructions),
+        x86_only!("kick: an exit on the way out is delivered and the kick stays", exit_on_the_way_out),
         alone("kick: any number of them waits for a thread without harm", flood),
         trial("run_sync: the limit holds on a thread that blocks all signals", blocked_signals),
     ]
 }
 
+#[cfg(target_arch = "x86_64")]
 fn between_instructions() {
     // in al, 0x60; jmp -4
     let machine = Machine::real_mode(&[0xe4, 0x60, 0xeb, 0xfc]);
@@ -49,8 +54,10 @@ fn between_instructions() {
 }
 
 /// Kicks its own vCPU when it is read.
+#[cfg(target_arch = "x86_64")]
 struct Kicker(Arc<OnceLock<Weak<Vcpu>>>);
 
+#[cfg(target_arch = "x86_64")]
 impl Device for Kicker {
     fn read(&mut self, _offset: u64, data: &mut [u8]) {
         data.fill(0x5a);
@@ -61,6 +68,7 @@ impl Device for Kicker {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 fn exit_on_the_way_out() {
     // mov ax, 0xf000; mov ds, ax; mov es, ax; xor si, si; mov di, 0x10; movsb; hlt
     let code = [0xb8, 0, 0xf0, 0x8e, 0xd8, 0x8e, 0xc0, 0x31, 0xf6, 0xbf, 0x10, 0, 0xa4, 0xf4];
@@ -103,10 +111,9 @@ fn block_all() -> libc::sigset_t {
 }
 
 fn flood() {
-    // out 0x10, al; jmp $
-    let machine = Machine::real_mode(&[0xe6, 0x10, 0xeb, 0xfe]);
+    let machine = Machine::of(&[Op::Out(0), Op::Endless]);
     let (go, receiver) = std::sync::mpsc::sync_channel(0);
-    machine.vm.bus().claim_ports(0x10, 1, Box::new(Deaf(receiver))).unwrap();
+    machine.claim(0, 1, Box::new(Deaf(receiver)));
     let (sender, outcome) = channel();
     machine.vcpu.start(1, move |outcome| sender.send(outcome).unwrap()).unwrap();
     go.send(()).unwrap();
@@ -116,7 +123,7 @@ fn flood() {
 }
 
 fn blocked_signals() {
-    let machine = Arc::new(Machine::real_mode(&[0xeb, 0xfe]));
+    let machine = Arc::new(Machine::of(&[Op::Endless]));
     let limit = Duration::from_millis(20);
     // The watchdog exists before the second thread comes.
     assert!(matches!(machine.vcpu.run_sync(limit), Err(Error::Timeout { .. })));

@@ -9,19 +9,17 @@
 )]
 
 mod boot;
-#[cfg(target_arch = "x86_64")]
 mod claims;
-#[cfg(target_arch = "x86_64")]
 mod close;
 #[cfg(target_arch = "aarch64")]
 mod el1;
 mod host;
-#[cfg(target_arch = "x86_64")]
 mod kick;
 mod life;
 mod machine;
 mod memory;
-#[cfg(target_arch = "x86_64")]
+#[cfg(target_arch = "aarch64")]
+mod psci;
 mod run;
 mod support;
 
@@ -31,7 +29,17 @@ use libtest_mimic::{Arguments, run};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials = [boot::tests(), host::tests(), life::tests(), memory::tests(), run_tests()].into_iter().flatten();
+    let everywhere = [
+        boot::tests(),
+        claims::tests(),
+        close::tests(),
+        host::tests(),
+        kick::tests(),
+        life::tests(),
+        memory::tests(),
+        run::tests(),
+    ];
+    let trials = everywhere.into_iter().flatten().chain(of_this_architecture());
     let trials = match support::kvm_is_here() {
         Ok(()) => trials.collect(),
         Err(reason) => trials.map(|trial| trial.with_kind(reason.clone()).with_ignored_flag(true)).collect(),
@@ -39,13 +47,13 @@ fn main() -> ExitCode {
     run(&arguments, trials).exit_code()
 }
 
-#[cfg(target_arch = "x86_64")]
-fn run_tests() -> Vec<libtest_mimic::Trial> {
-    [run::tests(), claims::tests(), close::tests(), kick::tests()].into_iter().flatten().collect()
+#[cfg(target_arch = "aarch64")]
+fn of_this_architecture() -> Vec<libtest_mimic::Trial> {
+    [el1::tests(), psci::tests()].into_iter().flatten().collect()
 }
 
-/// The guests of these are x86 code.
-#[cfg(not(target_arch = "x86_64"))]
-fn run_tests() -> Vec<libtest_mimic::Trial> {
-    el1::tests()
+/// Nothing besides: [`boot`] is `x86_64`'s.
+#[cfg(not(target_arch = "aarch64"))]
+fn of_this_architecture() -> Vec<libtest_mimic::Trial> {
+    Vec::new()
 }

@@ -4,25 +4,26 @@ use std::{sync::mpsc::channel, thread, time::Duration};
 
 use libtest_mimic::Trial;
 use typevisor::{
-    Error, Exit, GpaRange,
-    bus::{Device, Unclaimed, Written},
-    memory::MapOptions,
+    Error, Exit,
+    bus::{Device, Written},
     vcpu::Outcome,
 };
+#[cfg(target_arch = "x86_64")]
+use typevisor::{GpaRange, bus::Unclaimed, memory::MapOptions};
 
 use crate::{
-    machine::{CODE, LIMIT, Machine},
-    support::trial,
+    machine::{CODE, LIMIT, Machine, Op, assemble, input, out},
+    support::{scaled, trial, x86_only},
 };
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
-        trial("run: port output arrives with its bytes", port_output),
-        trial("run: string output arrives whole", string_output),
-        trial("run: port input gets the answer, and only one of its size", port_input),
+        x86_only!("run: port output arrives with its bytes", port_output),
+        x86_only!("run: string output arrives whole", string_output),
+        x86_only!("run: port input gets the answer, and only one of its size", port_input),
         trial("run: an unanswered exit is never resumed", unanswered),
-        trial("run: MMIO is a write with its bytes and a read with its answer", mmio),
-        trial("run: a write to a read-only slot is an mmio exit", readonly_write),
+        x86_only!("run: MMIO is a write with its bytes and a read with its answer", mmio),
+        x86_only!("run: a write to a read-only slot is an mmio exit", readonly_write),
         trial("run: an endless guest ends at the limit, and runs on", time_limit),
         trial("run: a kick while idle stops the next run, once", idle_kick),
         trial("run: a kick stops an endless guest on its thread", kick_thread),
@@ -30,16 +31,19 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial("run: one driver at a time", busy),
         trial("run: settling completes an exit without running on", settle),
         trial("run: registers of a pending exit are raw and not to be written", pending_registers),
-        trial("bus: a claimed port never reaches the program", claimed),
-        trial("bus: unclaimed ports read ones where told", ones),
+        trial("bus: a claimed access never reaches the program", claimed),
+        x86_only!("bus: unclaimed ports read ones where told", ones),
         trial("bus: a device that panics is ERR_INTERNAL and the process lives", panicking_device),
         trial("close: an endless guest stops and its run fails with ERR_CLOSED", close_running),
     ]
 }
 
-/// `jmp $`
-const ENDLESS: [u8; 2] = [0xeb, 0xfe];
+const PAGE: u64 = 0x1000;
 
+/// The program counter.
+const COUNTER: &str = if cfg!(target_arch = "aarch64") { "pc" } else { "rip" };
+
+#[cfg(target_arch = "x86_64")]
 fn port_output() {
     // mov al, 'A'; out 0x42, al; hlt
     let machine = Machine::real_mode(&[0xb0, 0x41, 0xe6, 0x42, 0xf4]);
@@ -47,6 +51,7 @@ fn port_output() {
     assert_eq!(machine.run(), Exit::Hlt);
 }
 
+#[cfg(target_arch = "x86_64")]
 fn string_output() {
     // mov si, 0x2000; mov dx, 0x3f8; mov cx, 5; cld; rep outsb; hlt
     let machine = Machine::real_mode(&[0xbe, 0, 0x20, 0xba, 0xf8, 3, 0xb9, 5, 0, 0xfc, 0xf3, 0x6e, 0xf4]);
@@ -65,6 +70,7 @@ fn string_output() {
     assert_eq!(seen, b"hello");
 }
 
+#[cfg(target_arch = "x86_64")]
 fn port_input() {
     // in eax, 0x10 (16-bit code: 66 e5); mov [0x2000], eax; hlt
     let machine = Machine::real_mode(&[0x66, 0xe5, 0x10, 0x66, 0xa3, 0, 0x20, 0xf4]);
@@ -80,18 +86,18 @@ fn port_input() {
 }
 
 fn unanswered() {
-    // in al, 0x10; hlt
-    let machine = Machine::real_mode(&[0xe4, 0x10, 0xf4]);
-    assert_eq!(machine.run(), Exit::IoIn { port: 0x10, size: 1, count: 1 });
+    let machine = Machine::of(&[Op::In(0), Op::End]);
+    assert_eq!(machine.run(), input(0));
     for _ in 0..2 {
         assert!(matches!(machine.vcpu.run_sync(LIMIT), Err(Error::ExitUnanswered { size: 1 })));
         assert!(matches!(machine.vcpu.start(1, |_| ()), Err(Error::ExitUnanswered { size: 1 })));
     }
     machine.vcpu.answer(&[7]).unwrap();
-    assert_eq!(machine.run(), Exit::Hlt);
-    assert_eq!(machine.vcpu.registers().unwrap().0.rax & 0xff, 7);
+    machine.assert_ends();
+    assert_eq!(machine.register(), 7);
 }
 
+#[cfg(target_arch = "x86_64")]
 fn mmio() {
     // mov ax, 0xf000; mov ds, ax; mov word [0], 0x1234; mov ax, [2]; hlt
     let machine = Machine::real_mode(&[0xb8, 0, 0xf0, 0x8e, 0xd8, 0xc7, 6, 0, 0, 0x34, 0x12, 0xa1, 2, 0, 0xf4]);
@@ -102,6 +108,7 @@ fn mmio() {
     assert_eq!(machine.vcpu.registers().unwrap().0.rax & 0xffff, 0xabcd);
 }
 
+#[cfg(target_arch = "x86_64")]
 fn readonly_write() {
     // mov ax, 0x2000; mov ds, ax; mov al, [0]; mov [1], al; hlt
     let machine = Machine::real_mode(&[0xb8, 0, 0x20, 0x8e, 0xd8, 0xa0, 0, 0, 0xa2, 1, 0, 0xf4]);
@@ -117,23 +124,25 @@ fn readonly_write() {
 }
 
 fn time_limit() {
-    // jmp $; and behind it hlt
-    let machine = Machine::real_mode(&[0xeb, 0xfe, 0xf4]);
+    let machine = Machine::of(&[Op::Endless, Op::End]);
     for _ in 0..3 {
         let limit = Duration::from_millis(5);
         assert!(matches!(machine.vcpu.run_sync(limit), Err(Error::Timeout { limit_ms: 5, .. })));
     }
-    machine.vm.memory().write(CODE, &[0x90, 0x90]).unwrap();
-    assert_eq!(machine.run(), Exit::Hlt);
+    machine.vm.memory().write(CODE + 2 * PAGE, &assemble(&[Op::End])).unwrap();
+    machine
+        .vcpu
+        .update_registers(|registers| registers.set_scalar(COUNTER, CODE + 2 * PAGE).ok_or(Error::NoAnswerExpected))
+        .unwrap();
+    machine.assert_ends();
 }
 
 fn idle_kick() {
-    // hlt; hlt
-    let machine = Machine::real_mode(&[0xf4, 0xf4]);
+    let machine = Machine::of(&[Op::End]);
     machine.vcpu.kick().unwrap();
     machine.vcpu.kick().unwrap();
     assert_eq!(machine.run(), Exit::Intr);
-    assert_eq!(machine.run(), Exit::Hlt);
+    machine.assert_ends();
 }
 
 /// Starts a run whose outcome comes through a channel.
@@ -144,8 +153,8 @@ fn start(machine: &Machine, ticket: u64) -> std::sync::mpsc::Receiver<Result<Out
 }
 
 fn kick_thread() {
-    let machine = Machine::real_mode(&ENDLESS);
-    for ticket in 0..200 {
+    let machine = Machine::of(&[Op::Endless]);
+    for ticket in 0..u64::from(scaled(200)) {
         let outcome = start(&machine, ticket);
         if ticket % 2 == 0 {
             thread::yield_now();
@@ -156,7 +165,7 @@ fn kick_thread() {
 }
 
 fn cancel() {
-    let machine = Machine::real_mode(&ENDLESS);
+    let machine = Machine::of(&[Op::Endless]);
     for ticket in 1..200 {
         machine.vcpu.cancel(ticket);
         let outcome = start(&machine, ticket);
@@ -168,7 +177,7 @@ fn cancel() {
 }
 
 fn busy() {
-    let machine = Machine::real_mode(&ENDLESS);
+    let machine = Machine::of(&[Op::Endless]);
     let outcome = start(&machine, 1);
     assert!(matches!(machine.vcpu.start(2, |_| ()), Err(Error::Busy { .. })));
     assert!(matches!(machine.vcpu.run_sync(LIMIT), Err(Error::Busy { .. })));
@@ -180,29 +189,26 @@ fn busy() {
 }
 
 fn settle() {
-    // in al, 0x10; jmp $
-    let machine = Machine::real_mode(&[0xe4, 0x10, 0xeb, 0xfe]);
-    assert_eq!(machine.run(), Exit::IoIn { port: 0x10, size: 1, count: 1 });
+    let machine = Machine::of(&[Op::In(0), Op::Endless]);
+    assert_eq!(machine.run(), input(0));
     machine.vcpu.answer(&[0x5a]).unwrap();
     let (sender, receiver) = channel();
     machine.vcpu.start_settle(1, move |outcome| sender.send(outcome).unwrap()).unwrap();
     assert_eq!(receiver.recv_timeout(LIMIT).unwrap().unwrap(), Outcome::Settled);
     let (registers, pending) = machine.vcpu.registers().unwrap();
     assert!(!pending);
-    assert_eq!((registers.rax & 0xff, registers.rip), (0x5a, CODE + 2));
+    let counter = registers.scalars().find(|(name, _)| *name == COUNTER).unwrap().1;
+    assert_eq!((machine.register(), counter), (0x5a, CODE + assemble(&[Op::In(0)]).len() as u64));
 }
 
 fn pending_registers() {
-    // out 0x42, al; hlt
-    let machine = Machine::real_mode(&[0xe6, 0x42, 0xf4]);
-    assert_eq!(machine.run().kind(), "io");
+    let machine = Machine::of(&[Op::Load(5), Op::Out(2), Op::End]);
+    assert_eq!(machine.run(), out(2, 5));
     assert!(machine.vcpu.registers().unwrap().1);
-    let refused = machine.vcpu.update_registers(|registers| {
-        registers.rax = 1;
-        Ok(())
-    });
+    let refused =
+        machine.vcpu.update_registers(|registers| registers.set_scalar(COUNTER, 1).ok_or(Error::NoAnswerExpected));
     assert!(matches!(refused, Err(Error::Busy { .. })));
-    assert_eq!(machine.run(), Exit::Hlt);
+    machine.assert_ends();
     assert!(!machine.vcpu.registers().unwrap().1);
 }
 
@@ -219,13 +225,13 @@ impl Device for Doubler {
 }
 
 fn claimed() {
-    // mov al, 21; out 0x10, al; in al, 0x10; out 0x11, al; hlt
-    let machine = Machine::real_mode(&[0xb0, 21, 0xe6, 0x10, 0xe4, 0x10, 0xe6, 0x11, 0xf4]);
-    machine.vm.bus().claim_ports(0x10, 1, Box::new(Doubler(0))).unwrap();
-    assert_eq!(machine.run(), Exit::IoOut { port: 0x11, size: 1, count: 1, data: Box::new([42]) });
-    assert_eq!(machine.run(), Exit::Hlt);
+    let machine = Machine::of(&[Op::Load(21), Op::Out(0), Op::In(0), Op::Out(1), Op::End]);
+    machine.claim(0, 1, Box::new(Doubler(0)));
+    assert_eq!(machine.run(), out(1, 42));
+    machine.assert_ends();
 }
 
+#[cfg(target_arch = "x86_64")]
 fn ones() {
     // in al, 0x70; out 0x71, al; hlt
     let machine = Machine::real_mode(&[0xe4, 0x70, 0xe6, 0x71, 0xf4]);
@@ -246,9 +252,8 @@ impl Device for Broken {
 }
 
 fn panicking_device() {
-    // in al, 0x10; hlt
-    let machine = Machine::real_mode(&[0xe4, 0x10, 0xf4]);
-    machine.vm.bus().claim_ports(0x10, 1, Box::new(Broken)).unwrap();
+    let machine = Machine::of(&[Op::In(0), Op::End]);
+    machine.claim(0, 1, Box::new(Broken));
     let Err(Error::Internal { message }) = start(&machine, 1).recv_timeout(LIMIT).unwrap() else {
         panic!("the panic was lost");
     };
@@ -258,7 +263,7 @@ fn panicking_device() {
 }
 
 fn close_running() {
-    let machine = Machine::real_mode(&ENDLESS);
+    let machine = Machine::of(&[Op::Endless]);
     let outcome = start(&machine, 1);
     machine.vm.close();
     assert!(matches!(outcome.recv_timeout(LIMIT).unwrap(), Err(Error::Closed { .. })));

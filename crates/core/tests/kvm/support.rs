@@ -50,6 +50,33 @@ pub(crate) fn needs(capability: Capability, name: &'static str, test: fn()) -> T
     if missing { trial.with_kind(format!("needs {}", capability.name())).with_ignored_flag(true) } else { trial }
 }
 
+/// For what only `x86_64` has, as ports and real mode: elsewhere a counted skip.
+macro_rules! x86_only {
+    ($name:literal, $test:ident) => {{
+        #[cfg(target_arch = "x86_64")]
+        let trial = crate::support::trial($name, $test);
+        #[cfg(not(target_arch = "x86_64"))]
+        let trial = crate::support::elsewhere($name, "needs x86_64");
+        trial
+    }};
+}
+pub(crate) use x86_only;
+
+/// A test of another architecture: it is counted, and does not run.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn elsewhere(name: &'static str, reason: &str) -> Trial {
+    Trial::test(name, || Ok(())).with_kind(reason).with_ignored_flag(true)
+}
+
+/// How often to repeat what is repeated `count` times on real hardware: a machine under emulation needs 24 ms to close a
+/// VM, and asks for less (`TYPEVISOR_TEST_SCALE`, a fraction).
+pub(crate) fn scaled(count: u32) -> u32 {
+    let scale = env::var("TYPEVISOR_TEST_SCALE").map_or(1.0, |text| text.parse().expect("a fraction"));
+    assert!(scale > 0.0 && scale <= 1.0, "TYPEVISOR_TEST_SCALE is {scale}: above 0, at most 1");
+    // Small counts, rounded up to at least one.
+    (0..count).take_while(|done| f64::from(*done) < f64::from(count) * scale).count().try_into().unwrap_or(count)
+}
+
 /// Open fds, threads and mappings of this process.
 pub(crate) fn resources() -> (usize, usize, usize) {
     let count = |path| fs::read_dir(path).unwrap().count();
