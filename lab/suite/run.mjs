@@ -24,8 +24,8 @@ const JS = join(SUITE, 'js');
 const ARCH = { x64: 'x86_64', arm64: 'aarch64' }[process.arch];
 /** Named, and not looked for: asking for the C library, which the search does, takes 0.3 s a process in a machine. */
 const NATIVE = process.env.TYPEVISOR_NATIVE_PATH || join(SUITE, String(ARCH), 'typevisor.node');
-/** Registers, the exit's form and the loader's search differ by processor. */
-const UNIT = new Set(['exit', 'loader', 'registers']);
+/** Registers and the exit's form differ by processor. */
+const UNIT = new Set(['exit', 'registers']);
 const AT_ONCE = 2;
 
 await main(import.meta.url, async args => {
