@@ -190,6 +190,12 @@ export function machine(...pieces: readonly Code[]): Machine {
   return { vm, vcpu, [Symbol.dispose]: () => vm.close() };
 }
 
+/** The ioctl that slots are made with here. */
+export function slotIoctl(): string {
+  using vm = Vm.create();
+  return vm.capabilities.has('user-memory2') ? 'KVM_SET_USER_MEMORY_REGION2' : 'KVM_SET_USER_MEMORY_REGION';
+}
+
 /** Instructions of aarch64, little-endian. */
 function words(...all: readonly number[]): Code {
   return all.flatMap(word => [word & 0xff, (word >>> 8) & 0xff, (word >>> 16) & 0xff, word >>> 24]);
