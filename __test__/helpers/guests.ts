@@ -7,7 +7,6 @@
 import {
   type Answer,
   type BusDevice,
-  type ConsoleSink,
   debugConsole,
   type Device,
   type Exit,
@@ -15,6 +14,7 @@ import {
   type IoExit,
   KiB,
   type MmioExit,
+  type PostedDevice,
   type Vcpu,
   Vm,
 } from '../../ts/index.ts';
@@ -139,14 +139,16 @@ export function handlers({ access, stop }: GuestHandlers): Handlers {
 
 /** Claims a port. */
 export function claim(vm: Vm, port: number, device: Device): Disposable;
+export function claim(vm: Vm, port: number, device: PostedDevice): Disposable;
 export function claim(vm: Vm, port: number, device: BusDevice): Disposable;
 export function claim(vm: Vm, port: number, device: BusDevice): Disposable {
   return ARM ? vm.bus.mmio(PORTS + port, 1, device) : vm.bus.port(port, 1, device);
 }
 
-/** Gives the VM a console at that port. */
-export function attachConsole(vm: Vm, sink: ConsoleSink): Disposable {
-  return claim(vm, CONSOLE, debugConsole(sink));
+/** Gives the VM a console at that port; on aarch64, where consoles do not stand, a queue of posted writes in its place. */
+export function attachConsole(vm: Vm, sink: (chunk: Uint8Array) => void): Disposable {
+  if (!ARM) return claim(vm, CONSOLE, debugConsole(sink));
+  return claim(vm, CONSOLE, { posted: writes => sink(Uint8Array.from(writes, ({ value }) => value)) });
 }
 
 /** What the byte register holds. */
@@ -186,6 +188,12 @@ export function machine(...pieces: readonly Code[]): Machine {
   const vcpu = vm.createVcpu();
   start(vcpu);
   return { vm, vcpu, [Symbol.dispose]: () => vm.close() };
+}
+
+/** The ioctl that slots are made with here. */
+export function slotIoctl(): string {
+  using vm = Vm.create();
+  return vm.capabilities.has('user-memory2') ? 'KVM_SET_USER_MEMORY_REGION2' : 'KVM_SET_USER_MEMORY_REGION';
 }
 
 /** Instructions of aarch64, little-endian. */

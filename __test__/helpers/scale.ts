@@ -13,6 +13,11 @@ export function scaled(count: number): number {
   return Math.ceil(count * SCALE);
 }
 
+/** A time after which a thing has not happened: as much longer as the machine is slower. */
+export function patiently(ms: number): number {
+  return ms / SCALE;
+}
+
 /** A count as titles have it: `1,000`. */
 export function inWords(count: number): string {
   return count.toLocaleString('en-US');

@@ -1,7 +1,7 @@
 import { Writable } from 'node:stream';
 import { debugConsole } from '../../ts/index.ts';
 import { attachConsole, CONSOLE, machine, printer, STOPPED, told } from '../helpers/guests.ts';
-import { onKvm as test, x86 } from '../helpers/needs.ts';
+import { x86 as test } from '../helpers/needs.ts';
 import { scaled } from '../helpers/scale.ts';
 import { throwsCode, wrong } from '../helpers/throws.ts';
 
@@ -25,12 +25,12 @@ test('bus.port: a debug console writes to a stream', async t => {
       done();
     },
   });
-  attachConsole(guest.vm, sink);
+  guest.vm.bus.port(CONSOLE, 1, debugConsole(sink));
   await guest.vcpu.run();
   t.is(text, 'to a stream');
 });
 
-x86('bus.port: a debug console reads as 0xe9', async t => {
+test('bus.port: a debug console reads as 0xe9', async t => {
   // mov dx, 0x402; in al, dx; hlt
   using guest = machine([0xba, 0x02, 0x04, 0xec, 0xf4]);
   guest.vm.bus.port(
@@ -52,7 +52,7 @@ test('bus.port: a disposed claim gives the port back, twice is harmless', async 
   t.truthy(again);
 });
 
-x86('bus.port: more than the console holds arrives complete and in order', async t => {
+test('bus.port: more than the console holds arrives complete and in order', async t => {
   // cld; mov bp, ROUNDS; mov dx, 0x402; again: xor si, si; mov cx, 0xffff; rep outsb; dec bp; jnz again; hlt
   using guest = machine([
     0xfc,
@@ -85,7 +85,7 @@ x86('bus.port: more than the console holds arrives complete and in order', async
   t.true(Buffer.concat(chunks).equals(Buffer.concat(Array.from({ length: ROUNDS }, () => ram))));
 });
 
-x86('bus.port: what cannot be claimed is refused', t => {
+test('bus.port: what cannot be claimed is refused', t => {
   using guest = machine();
   const { bus } = guest.vm;
   const device = debugConsole(() => undefined);

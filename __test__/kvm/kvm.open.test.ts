@@ -1,4 +1,5 @@
 import { Kvm, Vm } from '../../ts/index.ts';
+import { REGISTER } from '../helpers/guests.ts';
 import { needs } from '../helpers/needs.ts';
 import { throwsCode, wrong } from '../helpers/throws.ts';
 
@@ -55,7 +56,7 @@ test('options: undefined is as good as absent, also for those who check their ty
   const slot = vm.memory.map({ gpa: 0, size: 4096, readonly: undefined, slot: undefined });
   t.like(slot, { slot: 0, readonly: false });
   const vcpu = vm.createVcpu({ id: undefined });
-  t.notThrows(() => vcpu.setRegisters({ arch: undefined, rax: undefined }));
+  t.notThrows(() => vcpu.setRegisters({ arch: undefined, [REGISTER]: undefined }));
   vm.bus.unclaimed({ ports: undefined });
   using other = Vm.create({ kvm: undefined });
   t.deepEqual(other.memory.slots, []);

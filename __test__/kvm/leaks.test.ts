@@ -1,6 +1,6 @@
 import { fixture } from '../helpers/child.ts';
 import type { Held } from '../helpers/held.ts';
-import { onKvm as test } from '../helpers/needs.ts';
+import { onKvm as test, x86 } from '../helpers/needs.ts';
 import { inWords, scaled } from '../helpers/scale.ts';
 
 const VMS = scaled(1000);
@@ -16,8 +16,11 @@ test(`vm.close: ${inWords(VMS)} VMs later the process holds the same fds, thread
   t.true(open.fds > after.fds && open.threads > after.threads && open.kvm > after.kvm, stdout);
 });
 
-test(`vcpu.runSync: ${inWords(RUNS)} runs with console output, and no turn of the event loop, leave one wake-up behind`, async t => {
-  const { code, stdout, stderr } = await fixture('sync-wakes');
-  t.is(code, 0, stderr);
-  t.deepEqual(JSON.parse(stdout), { bytes: RUNS, early: 0, wakes: 1 });
-});
+x86(
+  `vcpu.runSync: ${inWords(RUNS)} runs with console output, and no turn of the event loop, leave one wake-up behind`,
+  async t => {
+    const { code, stdout, stderr } = await fixture('sync-wakes');
+    t.is(code, 0, stderr);
+    t.deepEqual(JSON.parse(stdout), { bytes: RUNS, early: 0, wakes: 1 });
+  },
+);

@@ -1,6 +1,6 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { KiB, Vm } from '../../ts/index.ts';
-import { ASK, asked, machine, STOPPED } from '../helpers/guests.ts';
+import { ASK, asked, machine, slotIoctl, STOPPED } from '../helpers/guests.ts';
 import { needs } from '../helpers/needs.ts';
 
 const NAMES = ['typevisor:vm', 'typevisor:exit', 'typevisor:ioctl'] as const;
@@ -18,11 +18,6 @@ async function heard(act: () => unknown): Promise<{ readonly vm?: number }[]> {
   machine(ASK)[Symbol.dispose]();
   if (seen.length !== count) throw new Error('unsubscribed is not unsubscribed');
   return seen;
-}
-
-function slotIoctl(): string {
-  using vm = Vm.create();
-  return vm.capabilities.has('user-memory2') ? 'KVM_SET_USER_MEMORY_REGION2' : 'KVM_SET_USER_MEMORY_REGION';
 }
 
 // One after the other, as all VMs of this thread speak on the same channels.

@@ -110,8 +110,8 @@ test("vcpu.serve: what is neither 'stop' nor nothing is ERR_INVALID_ARGUMENT", a
 
 test('vcpu.serve: handlers have to be functions, by the names of kinds', async t => {
   using guest = machine(STOP);
-  for (const handlers of [undefined, null, 1, [], { halt: () => 'stop' }, { hlt: 'stop' }, { hlt: null }]) {
-    await rejectsCode(t, 'ERR_INVALID_ARGUMENT', guest.vcpu.serve(wrong(handlers)));
+  for (const some of [undefined, null, 1, [], { halt: () => 'stop' }, { hlt: 'stop' }, { hlt: null }]) {
+    await rejectsCode(t, 'ERR_INVALID_ARGUMENT', guest.vcpu.serve(wrong(some)));
   }
   t.deepEqual(await guest.vcpu.serve({ hlt: undefined }), STOPPED, 'undefined is as good as absent');
 });
