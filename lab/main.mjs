@@ -36,7 +36,10 @@ import { MACHINES, byId, choose } from './machines.mjs';
 
 const COMMANDS = { list: listMachines, prepare: prepareMachines, selftests: kernelSelftests };
 
-await main(import.meta.url, args => {
+// The selftests have a help of their own.
+const helpFor = process.argv[2] === 'selftests' ? new URL('selftests/main.mjs', import.meta.url) : import.meta.url;
+
+await main(helpFor, args => {
   const [first] = args;
   if (first !== undefined && Object.hasOwn(COMMANDS, first)) return COMMANDS[first](args.slice(1));
   return runCommand(args);

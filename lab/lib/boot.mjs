@@ -1,6 +1,16 @@
 // One run of one machine: what it is given, the emulator, its output as it comes, its end.
-import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { ROOT } from '../../scripts/lib/paths.mjs';
 import { run } from '../../scripts/lib/run.mjs';
@@ -18,8 +28,8 @@ const BOOT_LIMIT_S = 150;
 const POLL_MS = 50;
 /** What the environment here hands on to the command there. */
 const HANDED_ON = /^(TYPEVISOR_(?!LAB|REQUIRE|MACHINE|NATIVE)\w+|NO_COLOR|FORCE_COLOR|CI)$/;
-/** Under emulation everything is slow: loops that only need many rounds take a tenth of them. */
-const TEST_SCALE = '0.1';
+/** Under emulation everything is slow: loops that only need many rounds take a hundredth of them. */
+const TEST_SCALE = '0.01';
 
 /**
  * Runs `words` (a command and its arguments) in a machine that is ready, in the repository as the machine sees it.
@@ -53,8 +63,13 @@ export async function runInMachine(machine, words, options = {}) {
   }
 }
 
+/** A folder for one run, named after this process: those of processes that were killed go with the next run. */
 function workFolder() {
-  const folder = mkdtempSync(join(tmpdir(), 'typevisor-lab-'));
+  const all = join(ROOT, 'target/lab/work');
+  mkdirSync(all, { recursive: true });
+  for (const name of readdirSync(all).filter(one => !existsSync(`/proc/${one.split('-')[0]}`)))
+    rmSync(join(all, name), { recursive: true, force: true });
+  const folder = mkdtempSync(join(all, `${process.pid}-`));
   process.once('exit', () => rmSync(folder, { recursive: true, force: true })); // interrupted or not
   return folder;
 }

@@ -1,10 +1,13 @@
 // A machine that can be booted, or the reason why there is none: what `npm test` and `npm start` do where DESIGN §7 has a row.
 import { Stop, say } from '../../scripts/lib/say.mjs';
+import { whyNotBuilt } from '../suite/build.mjs';
 import { byId } from '../machines.mjs';
 import { machineState, prepare } from './prepare.mjs';
 
 /** `{ machine }` ready to boot, made so if need be, or `{ reason }`. Without our own kernel it is Debian's newest. */
 export async function labMachine(wanted) {
+  const reason = whyNotBuilt(wanted.arch);
+  if (reason) return { reason };
   try {
     if (!machineState(wanted).ready) await prepare([wanted]);
     return { machine: wanted };

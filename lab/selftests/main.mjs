@@ -9,12 +9,12 @@
 //   --json              the reports on stdout as JSON, and no table
 //
 // Exit codes: 0 where each test has a verdict, whatever it is; 1 where a machine could not be used; 2 for bad arguments.
-import { accessSync, constants, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, mkdirSync, writeFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { ROOT, shown } from '../../scripts/lib/paths.mjs';
-import { Stop, helpOf, say } from '../../scripts/lib/say.mjs';
+import { Stop, say } from '../../scripts/lib/say.mjs';
 import { byId, hostArch } from '../machines.mjs';
 import { builtSelftests } from './build.mjs';
 import { inLab } from './in-lab.mjs';
@@ -30,7 +30,6 @@ const LAB_FACTOR = 3;
 
 /** The command; gives its exit code. */
 export async function selftests(args) {
-  if (args.includes('--help') || args.includes('-h')) return help();
   const { machines, only, timeoutS, asJson } = parse(args);
   const reports = [];
   for (const machine of machines) {
@@ -43,11 +42,6 @@ export async function selftests(args) {
   }
   if (asJson) console.log(JSON.stringify({ schemaVersion: 1, reports }, null, 2));
   else console.log([table(reports), '', ...reasons(reports)].join('\n'));
-  return 0;
-}
-
-function help() {
-  console.log(helpOf(readFileSync(import.meta.filename, 'utf8')));
   return 0;
 }
 
