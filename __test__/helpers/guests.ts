@@ -197,7 +197,7 @@ export function slotIoctl(): string {
 }
 
 /** Instructions of aarch64, little-endian. */
-function words(...all: readonly number[]): Code {
+export function words(...all: readonly number[]): Code {
   return all.flatMap(word => [word & 0xff, (word >>> 8) & 0xff, (word >>> 16) & 0xff, word >>> 24]);
 }
 

@@ -100,11 +100,13 @@ x86('typevisor run: a guest that stops otherwise is 125, with the exit and the r
   const args = ['run', '--flat', '--mode', 'long', '--user', guest];
   const [text, json] = await Promise.all([typevisor(args), typevisor([...args, '--json'])]);
   t.deepEqual([text.code, text.stdout, json.code], [125, '', 125]);
-  t.regex(text.stderr, /^typevisor: the guest stopped with the exit \{"kind":"shutdown"\}\n +rax 000000000000002a /u);
+  t.regex(text.stderr, /^typevisor: the guest stopped with the exit \{"kind":"shutdown"\}\n +rax 0{14}(?:2a|00) /u);
   t.true(text.stderr.split('\n').every(line => line.length <= 80));
   const report = JSON.parse(json.stdout);
   t.like(report, { outcome: 'stopped', guestExitCode: null, exitCode: 125, exit: { kind: 'shutdown' } });
-  t.deepEqual([report.registers.rax, report.registers.cs.selector & 3], ['0x2a', 3]);
+  // With SVM nothing is defined after a shutdown, and KVM resets the vCPU (shutdown_interception in svm.c).
+  const asReset = report.registers.rip === '0xfff0';
+  t.deepEqual([report.registers.rax, report.registers.cs.selector & 3], asReset ? ['0x0', 0] : ['0x2a', 3]);
 });
 
 x86('typevisor run --timeout: time that is up is 124; what was printed before is there', async t => {
