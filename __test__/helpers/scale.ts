@@ -13,9 +13,9 @@ export function scaled(count: number): number {
   return Math.ceil(count * SCALE);
 }
 
-/** A time after which a thing has not happened: as much longer as the machine is slower. */
+/** A time after which a thing has not happened: up to ten times as long where the machine is slow. */
 export function patiently(ms: number): number {
-  return ms / SCALE;
+  return ms * Math.min(1 / SCALE, 10);
 }
 
 /** A count as titles have it: `1,000`. */

@@ -28,8 +28,8 @@ const BOOT_LIMIT_S = 150;
 const POLL_MS = 50;
 /** What the environment here hands on to the command there. */
 const HANDED_ON = /^(TYPEVISOR_(?!LAB|REQUIRE|MACHINE|NATIVE)\w+|NO_COLOR|FORCE_COLOR|CI)$/;
-/** Under emulation everything is slow: loops that only need many rounds take a hundredth of them. */
-const TEST_SCALE = '0.01';
+/** Under emulation everything is slow: loops that only need many rounds take a fiftieth of them. */
+const TEST_SCALE = '0.02';
 
 /**
  * Runs `words` (a command and its arguments) in a machine that is ready, in the repository as the machine sees it.

@@ -9,20 +9,21 @@ const SECTIONS = { core: tallyCargo, ava: tallyTap };
 /** No machine takes nearly as long; past it something hangs. */
 const LIMIT_S = 900;
 
-/** Runs it, showing each test as it ends; gives `[suite, tally]` pairs. What cannot be built or booted is a failure. */
-export async function testMachine(machine) {
+/** Runs it, showing each test as it ends; gives `[suite, tally]` pairs. What cannot be built or booted is a
+ * failure. `whole`: also what says nothing about a kernel and runs on this machine where that has KVM (lab/suite/run.mjs). */
+export async function testMachine(machine, { whole }) {
   try {
-    return await buildAndRun(machine);
+    return await buildAndRun(machine, whole);
   } catch (error) {
     if (!(error instanceof Stop)) throw error;
     return [['machine', { ...nothing(), failed: 1, problem: error.message }]];
   }
 }
 
-async function buildAndRun(machine) {
+async function buildAndRun(machine, whole) {
   await buildSuite(machine.arch);
   const sections = new Sections(line => console.log(line));
-  const ended = await runInMachine(machine, ['node', 'lab/suite/run.mjs'], {
+  const ended = await runInMachine(machine, ['node', 'lab/suite/run.mjs', ...(whole ? ['--whole'] : [])], {
     timeoutS: LIMIT_S,
     onOutput: (bytes, stream) => sections.take(bytes, stream),
   });

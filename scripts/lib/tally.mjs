@@ -15,11 +15,12 @@ export function tallyCargo(lines) {
   for (const raw of lines) {
     const line = withoutColour(raw);
     const result = /^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored/.exec(line);
-    const ignored = /^test (.+?)\s+\.\.\. ignored(?:, (.*)| \((.*)\))?$/.exec(line);
+    // libtest-mimic has no place for a reason but the kind: `test [needs x86_64] title ... ignored`.
+    const ignored = /^test (?:\[(.+?)\])?(.+?)\s+\.\.\. ignored(?:, (.*)| \((.*)\))?$/.exec(line);
     const failed = /^test (.+?)\s+\.\.\. FAILED\b/.exec(line);
     if (/^running \d+ tests?$/.test(line)) running += 1;
     if (failed) tally.failures.push(failed[1].trim());
-    if (ignored) tally.skips.push({ title: ignored[1].trim(), reason: ignored[2] ?? ignored[3] ?? 'no reason given' });
+    if (ignored) tally.skips.push(ignoredTest(ignored));
     if (!result) continue;
     running -= 1;
     tally.passed += Number(result[1]);
@@ -28,6 +29,10 @@ export function tallyCargo(lines) {
   }
   if (running !== 0) tally.finished = false;
   return tally;
+}
+
+function ignoredTest([, kind, title, reason, other]) {
+  return { title: title.trim(), reason: reason ?? other ?? kind ?? 'no reason given' };
 }
 
 /** What a TAP producer printed: its top-level points. The plan (`1..N`) must come and be kept. */

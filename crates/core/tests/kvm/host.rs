@@ -16,7 +16,9 @@ pub(crate) fn tests() -> Vec<Trial> {
         Trial::test("host: require names what is missing", require_names_what_is_missing),
         Trial::test("host: an unknown VM type keeps the kernel's errno", an_unknown_vm_type_keeps_the_kernels_errno),
         Trial::test("host: the doctor calls a machine with KVM usable", the_doctor_calls_a_machine_with_kvm_usable),
-        Trial::test("host: kvm_pvm answers as measured", kvm_pvm_answers_as_measured).with_ignored_flag(other_machine),
+        Trial::test("host: kvm_pvm answers as measured", kvm_pvm_answers_as_measured)
+            .with_kind(if other_machine { "needs kvm_pvm" } else { "" })
+            .with_ignored_flag(other_machine),
     ]
 }
 
