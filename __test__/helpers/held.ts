@@ -1,6 +1,8 @@
 /** What this process holds that a VM may leave behind. */
 
 import { readdirSync, readFileSync } from 'node:fs';
+import { setTimeout } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
 
 /** Counts of it. */
 export interface Held {
@@ -18,6 +20,15 @@ export function held(size: number): Held {
     threads: readdirSync('/proc/self/task').length,
     kvm: maps.filter(line => line.includes('kvm') || sizeOf(line) === size).length,
   };
+}
+
+/**
+ * What `count` gives when it has come back to `before`, or what it gives two seconds later. A thread that was joined is
+ * still in /proc/self/task for a moment: the kernel wakes who waits for it before it takes it off the list.
+ */
+export async function settled<T>(before: T, count: () => T): Promise<T> {
+  for (let tries = 0; tries < 100 && !isDeepStrictEqual(count(), before); tries += 1) await setTimeout(20);
+  return count();
 }
 
 function sizeOf(line: string): number {

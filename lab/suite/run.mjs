@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// node lab/suite/run.mjs [--whole] [--only PATTERN] [--limit SECONDS]
+// node lab/suite/run.mjs [--only PATTERN] [--except PATTERN] [--limit SECONDS]
 //
 // Runs, in a machine of the lab, what lab/suite/build.mjs built for its processor: Rust's unit and KVM tests of the
 // core, then those of ava's tests that say something about a kernel or a processor: all of __test__/kvm, and of
@@ -9,9 +9,8 @@
 // Prints `── core` in cargo's format and `── ava` as TAP with a plan; the exit code is 1 where something failed. Each
 // file runs in a process of its own, some at a time, and is a failure by its name if it takes too long.
 //
-// --whole           also cli.run: 40 runs of the command line, about words and exit codes and not about a kernel. It takes
-//                   a third of the time, and npm test asks for it where it can't run here, for want of /dev/kvm
 // --only PATTERN    a regular expression: only files and test binaries whose name it fits
+// --except PATTERN  likewise: none of these
 // --limit SECONDS   how long a file or a test binary may take (300): longer, and it hangs
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -28,20 +27,18 @@ const ARCH = { x64: 'x86_64', arm64: 'aarch64' }[process.arch];
 const NATIVE = process.env.TYPEVISOR_NATIVE_PATH || join(SUITE, String(ARCH), 'typevisor.node');
 /** Registers and the exit's form differ by processor. */
 const UNIT = new Set(['exit', 'registers']);
-/** About the program and not about a kernel: `--whole`. */
-const OURS = new Set(['cli.run']);
 /** These take longest, so they begin first: none is begun when the others are done. */
 const LONGEST = ['cli.run', 'cli.tour', 'vm.unref', 'worker', 'examples', 'endless', 'bus.console'];
 /** As many as a machine has processors. */
 const AT_ONCE = 2;
 
 await main(import.meta.url, async args => {
-  const { only, limit, whole } = options(args);
+  const { wanted, limit } = options(args);
   if (!existsSync(JS)) throw new Stop('the suite is not built: npm run lab builds it');
   const began = performance.now();
-  const core = await runCore(only, limit);
+  const core = await runCore(wanted, limit);
   const between = performance.now();
-  const ava = await runAva({ whole, only }, limit);
+  const ava = await runAva(wanted, limit);
   console.log(`# core ${seconds(between - began)} s, ava ${seconds(performance.now() - between)} s`);
   return core && ava ? 0 : 1;
 });
@@ -53,18 +50,20 @@ function seconds(ms) {
 function options(args) {
   try {
     const text = { type: 'string' };
-    const { values } = parseArgs({ args, options: { whole: { type: 'boolean' }, only: text, limit: text } });
+    const { values } = parseArgs({ args, options: { only: text, except: text, limit: text } });
     const limit = Number(values.limit ?? 300);
     if (!(limit > 0)) throw new Error(`--limit wants seconds; got ${values.limit}`);
-    return { only: new RegExp(values.only ?? ''), limit: limit * 1000, whole: values.whole };
+    const only = new RegExp(values.only ?? '');
+    const except = new RegExp(values.except ?? '^$');
+    return { wanted: name => only.test(name) && !except.test(name), limit: limit * 1000 };
   } catch (error) {
     throw new Stop(`${error.message} (see --help)`, 2);
   }
 }
 
 /** Rust's test binaries, one after the other; whether all passed. */
-async function runCore(only, timeoutMs) {
-  const names = ['core-unit', 'core-kvm'].filter(name => only.test(name));
+async function runCore(wanted, timeoutMs) {
+  const names = ['core-unit', 'core-kvm'].filter(wanted);
   if (names.length > 0) console.log('\n── core');
   let good = true;
   for (const name of names) {
@@ -87,12 +86,12 @@ function failure() {
 }
 
 /** The compiled test files, in the order in which they begin: `{ title, file }`. */
-function testFiles(whole) {
+function testFiles() {
   return ['kvm', 'unit'].flatMap(folder => {
     const names = readdirSync(join(JS, '__test__', folder)).filter(name => name.endsWith('.test.js'));
     return names
       .map(name => ({ base: name.replace(/\.test\.js$/, ''), file: join(JS, '__test__', folder, name) }))
-      .filter(({ base }) => (folder === 'kvm' ? whole || !OURS.has(base) : UNIT.has(base)))
+      .filter(({ base }) => folder === 'kvm' || UNIT.has(base))
       .toSorted((a, b) => rank(a) - rank(b))
       .map(({ base, file }) => ({ title: `${folder} › ${base}`, file }));
   });
@@ -103,8 +102,8 @@ function rank({ base }) {
   return place < 0 ? LONGEST.length : place;
 }
 
-async function runAva({ whole, only }, timeoutMs) {
-  const files = testFiles(whole).filter(({ title }) => only.test(title));
+async function runAva(wanted, timeoutMs) {
+  const files = testFiles().filter(({ title }) => wanted(title));
   if (files.length === 0) return true;
   console.log('\n── ava\nTAP version 13');
   const total = { points: 0, failed: 0 };
