@@ -28,10 +28,13 @@
 // stderr); 127 where the command does not exist; 2 for arguments that make no sense.
 import { parseArgs } from 'node:util';
 import { ROOT, shown } from '../scripts/lib/paths.mjs';
+import { onInterrupt } from '../scripts/lib/run.mjs';
 import { Stop, main, say } from '../scripts/lib/say.mjs';
 import { runInMachine } from './lib/boot.mjs';
 import { list } from './lib/list.mjs';
 import { machineState, prepare } from './lib/prepare.mjs';
+import { LAB_FAILED } from './lib/report.mjs';
+import { buildFor } from './suite/build.mjs';
 import { MACHINES, byId, choose } from './machines.mjs';
 
 const COMMANDS = { list: listMachines, prepare: prepareMachines, selftests: kernelSelftests };
@@ -67,11 +70,22 @@ async function runCommand(args) {
     memoryMib: whole(values, 'memory', 3072),
     cpus: whole(values, 'cpus', 2),
   };
+  onInterrupt('lab: interrupted; no machine is left behind');
+  try {
+    return await inMachine(machine, words, limits, values.verbose);
+  } catch (error) {
+    // Not the command's exit code: that of a lab that could not do it.
+    if (error instanceof Stop && error.exitCode === 1) error.exitCode = LAB_FAILED;
+    throw error;
+  }
+}
+
+/** Makes it ready, builds what the repository's programs need there, runs the command. */
+async function inMachine(machine, words, limits, verbose) {
   if (!machineState(machine).ready) await prepare([machine]);
-  for (const signal of ['SIGINT', 'SIGTERM'])
-    process.once(signal, () => say(`lab: interrupted; machine ${machine.id} is stopped`));
+  await buildFor(machine.arch);
   const ended = await runInMachine(machine, words, { ...limits, folder: here(), onOutput: passOn });
-  explain(machine, words, ended, values.verbose);
+  explain(machine, ended, verbose);
   return ended.code;
 }
 
@@ -93,10 +107,9 @@ function whole(values, name, otherwise) {
   return Number(text);
 }
 
-function explain({ id }, words, { code, problem, detail, bootS, commandS, files }, verbose) {
+function explain({ id }, { code, problem, detail, bootS, commandS, files }, verbose) {
   if (detail) say(detail);
   if (problem) say(`lab: machine ${id}: ${problem}`);
-  else if (code === 127) say(`lab: machine ${id}: ${words[0]}: no such command there`);
   if (verbose && commandS !== undefined)
     say(`lab: machine ${id}: booted in ${bootS} s, the command took ${commandS.toFixed(1)} s; files: ${shown(files)}`);
 }
@@ -112,7 +125,7 @@ async function prepareMachines(args) {
   await prepare(machines, values);
   for (const machine of machines) {
     const ended = await runInMachine(machine, ['uname', '-r'], { timeoutS: 60 });
-    explain(machine, ['uname'], ended, false);
+    explain(machine, ended, false);
     if (ended.code !== 0) return ended.code;
     say(`lab: ${machine.id}: ready, boots in ${ended.bootS} s`);
   }

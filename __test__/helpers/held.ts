@@ -22,6 +22,18 @@ export function held(size: number): Held {
   };
 }
 
+/** What `count` gives when it has given the same for 200 ms: see `settled`. */
+export async function steady<T>(count: () => T): Promise<T> {
+  let last = count();
+  for (let same = 0, tries = 0; same < 10 && tries < 100; tries += 1) {
+    await setTimeout(20);
+    const now = count();
+    same = isDeepStrictEqual(now, last) ? same + 1 : 0;
+    last = now;
+  }
+  return last;
+}
+
 /**
  * What `count` gives when it has come back to `before`, or what it gives two seconds later. A thread that was joined is
  * still in /proc/self/task for a moment: the kernel wakes who waits for it before it takes it off the list.

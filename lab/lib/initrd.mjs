@@ -33,8 +33,14 @@ export function shellWord(text) {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
-/** A script that runs `words` in `folder` with `env`. */
+/** A script that runs `words` in `folder` with `env`; a command that is not there is named. */
 export function commandScript(words, folder, env) {
   const exports = Object.entries(env).map(([name, value]) => `export ${name}=${shellWord(value)}\n`);
-  return `${exports.join('')}cd ${shellWord(folder)} || exit 125\nexec ${words.map(shellWord).join(' ')}\n`;
+  const command = shellWord(words[0]);
+  return [
+    ...exports,
+    `cd ${shellWord(folder)} || exit 125\n`,
+    `command -v ${command} >/dev/null || { echo "lab: no such command in this machine:" ${command} >&2; exit 127; }\n`,
+    `exec ${words.map(shellWord).join(' ')}\n`,
+  ].join('');
 }

@@ -1,4 +1,5 @@
 // The suite in one machine: built here, run there (lab/suite/run.mjs), its output told apart by section and counted.
+import { StringDecoder } from 'node:string_decoder';
 import { Stop } from '../../scripts/lib/say.mjs';
 import { settle, tallyCargo, tallyTap, tapForPeople } from '../../scripts/lib/tally.mjs';
 import { defaultMachine } from '../machines.mjs';
@@ -73,13 +74,15 @@ export class Sections {
   #filter = tapForPeople();
   #current;
   #rest = { stdout: '', stderr: '' };
+  /** Bytes come as they were written, which may be in the middle of a character. */
+  #decoders = { stdout: new StringDecoder('utf8'), stderr: new StringDecoder('utf8') };
 
   constructor(show) {
     this.#show = show;
   }
 
   take(bytes, stream) {
-    const lines = (this.#rest[stream] + bytes.toString('utf8')).split('\n');
+    const lines = (this.#rest[stream] + this.#decoders[stream].write(bytes)).split('\n');
     this.#rest[stream] = lines.pop();
     for (const line of lines) this.#line(line, stream);
   }

@@ -30,6 +30,25 @@ export function whyNotBuilt(arch) {
   return `the tests for ${arch} can be built on ${arch} only`;
 }
 
+/** What programs of the repository need in a machine with that processor: the addon in native/, and dist/. */
+export async function buildFor(arch) {
+  await must('the addon and dist/', process.execPath, ['scripts/ensure.mjs', 'npm', 'native', 'ts']);
+  if (NODE_ARCH[arch] !== process.arch) await foreignAddon(arch);
+}
+
+/** The addon for a processor that is not the host's, in native/, where the facade finds it; gives its path. */
+async function foreignAddon(arch) {
+  const file = `native/typevisor.linux-${NODE_ARCH[arch]}-gnu.node`;
+  const stamp = new Stamp(`lab-addon-${arch}`, file);
+  const inputs = fingerprint(['crates', 'Cargo.toml', 'Cargo.lock']);
+  if (!stamp.isFresh(inputs)) {
+    say(`lab: building the addon for ${arch}`);
+    copy(await crossAddon(arch, [], await crossBuild(arch)), join(ROOT, file));
+    stamp.write(inputs);
+  }
+  return join(ROOT, file);
+}
+
 /** Builds what is stale of the suite for machines of `arch`; gives the folder where it lies. */
 export async function buildSuite(arch) {
   if (!Object.hasOwn(NODE_ARCH, arch)) throw new Error(`no such architecture: ${arch}`);
@@ -143,7 +162,7 @@ async function buildBinaries(arch) {
     'typevisor.node': [],
     'typevisor-hooks.node': ['--features', 'test-hooks'],
   })) {
-    const from = isHost ? hostAddon(hooks.length > 0, node) : await crossAddon(arch, hooks, cross);
+    const from = isHost ? hostAddon(hooks.length > 0, node) : await foreign(arch, hooks, cross);
     copy(from, join(place, file));
   }
   copy(executable(tests, 'test'), join(place, 'core-kvm'));
@@ -153,6 +172,10 @@ async function buildBinaries(arch) {
 /** The host's own addon, which `scripts/ensure.mjs` has built. */
 function hostAddon(hooks, node) {
   return join(ROOT, hooks ? 'target/hooks' : 'native', `typevisor.linux-${node}-gnu.node`);
+}
+
+function foreign(arch, hooks, cross) {
+  return hooks.length > 0 ? crossAddon(arch, hooks, cross) : foreignAddon(arch);
 }
 
 async function crossAddon(arch, features, cross) {

@@ -9,12 +9,13 @@ const CORE = [
   'test b ... ignored, needs x',
   'test result: ok. 1 passed; 0 failed; 1 ignored; 0 measured',
 ];
-const AVA = ['TAP version 13', 'ok 1 - a', 'ok 2 - b (needs y) # SKIP', '1..2'];
+const AVA = ['TAP version 13', 'ok 1 - kvm › a’s', 'ok 2 - b (needs y) # SKIP', '1..2'];
 
 function sectionsOf(text) {
   const shown = [];
   const sections = new Sections(line => shown.push(line));
-  for (let i = 0; i < text.length; i += 7) sections.take(Buffer.from(text.slice(i, i + 7)), 'stdout'); // as it comes
+  const bytes = Buffer.from(text);
+  for (let i = 0; i < bytes.length; i += 1) sections.take(bytes.subarray(i, i + 1), 'stdout'); // as it may come
   sections.flush();
   return { sections, shown };
 }
@@ -22,7 +23,7 @@ function sectionsOf(text) {
 test('output is told apart by its headings, and TAP shown for people', () => {
   const { sections, shown } = sectionsOf(['early', '── core', ...CORE, '── ava', ...AVA].join('\n'));
   assert.deepEqual(sections.lines, { core: CORE, ava: AVA });
-  assert.deepEqual(shown, ['early', '── core', ...CORE, '── ava', '  ok a', 'skip b (needs y)']);
+  assert.deepEqual(shown, ['early', '── core', ...CORE, '── ava', '  ok kvm › a’s', 'skip b (needs y)']);
 });
 
 test('sections become tallies', () => {

@@ -5,6 +5,7 @@ import { ROOT } from './paths.mjs';
 import { say } from './say.mjs';
 
 const live = new Set();
+const lastWords = new Set();
 let guarded = false;
 let stopping = false;
 /** How long an interrupted child may take to tidy up. */
@@ -29,8 +30,16 @@ function guard() {
   });
 }
 
+/** Says `text` on stderr if a signal ends this script; gives what takes that back. Signals are seen to from now on. */
+export function onInterrupt(text) {
+  guard();
+  lastWords.add(text);
+  return () => lastWords.delete(text);
+}
+
 /** Ends the children politely, then for certain; a second signal does not wait. */
 function stop(signal) {
+  if (!stopping) for (const text of lastWords) say(text);
   const exit = () => process.exit(128 + constants.signals[signal]);
   if (live.size === 0 || stopping) exit();
   stopping = true;
