@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * Keeps one VM with a vCPU open for a machine's life, and says what its KVM can do.
  *

@@ -107,7 +107,7 @@ function whole(values, name, otherwise) {
   return Number(text);
 }
 
-function explain({ id }, { code, problem, detail, bootS, commandS, files }, verbose) {
+function explain({ id }, { problem, detail, bootS, commandS, files }, verbose) {
   if (detail) say(detail);
   if (problem) say(`lab: machine ${id}: ${problem}`);
   if (verbose && commandS !== undefined)

@@ -23,9 +23,10 @@ import { Stop, say } from '../../scripts/lib/say.mjs';
 import { filesBelow } from '../../scripts/lib/stale.mjs';
 import { compilerFor } from '../lib/hold.mjs';
 import { Progress, clock, progressLine, waitingFor } from '../lib/progress.mjs';
-import { PATCH, buildTree, byVersion, kernelSource, lastLinesOf } from '../lib/source.mjs';
+import { PATCH, buildTree, kernelSource, lastLinesOf } from '../lib/source.mjs';
 import { finishPart, readPart, storeDir } from '../lib/store.mjs';
 import { KERNEL_TOOLS, needTools } from '../lib/tools.mjs';
+import { compareVersions } from '../lib/versions.mjs';
 
 const CONFIG = 'lab/kernel/x86.config';
 const FAMILY = 'x86_64-lab';
@@ -55,6 +56,8 @@ const text = file => readFileSync(join(ROOT, file), 'utf8');
  * wanted. Needs no network.
  */
 export function labKernel(env = process.env) {
+  if (env.TYPEVISOR_LAB && env.TYPEVISOR_LAB !== 'stock')
+    throw new Stop(`TYPEVISOR_LAB=${env.TYPEVISOR_LAB}: the one value it takes is stock (Debian's newest kernel)`, 2);
   if (env.TYPEVISOR_LAB === 'stock') return { state: 'stock', why: 'TYPEVISOR_LAB=stock asks for a stock kernel' };
   const given = env.TYPEVISOR_LAB_IMAGE;
   if (given) return { state: 'ready', path: givenImage(given), from: 'TYPEVISOR_LAB_IMAGE' };
@@ -85,7 +88,7 @@ function newestBuilt() {
   const parts = names.map(name => ({ name, found: readPart(`kernels/${name}`) }));
   const ours = parts
     .filter(({ name, found }) => found.state === 'ready' && name === nameFor(found.manifest.source))
-    .toSorted((a, b) => byVersion(a.found.manifest.source, b.found.manifest.source));
+    .toSorted((a, b) => compareVersions(a.found.manifest.source, b.found.manifest.source));
   const bad = parts.find(({ found }) => found.state === 'damaged')?.found;
   return { part: ours.at(-1)?.name, damaged: bad && `${shown(bad.file)} (${bad.why})` };
 }

@@ -25,6 +25,8 @@ import { LAB_FAILED, lastLines, parseHas, parseStatus, verdict } from './report.
 
 /** Seconds to the command's start: 3 to 6 on a quiet machine. */
 const BOOT_LIMIT_S = 150;
+/** Seconds from the command's end to the machine's. */
+const OFF_LIMIT_S = 20;
 const POLL_MS = 50;
 /** What the environment here hands on to the command there. */
 const HANDED_ON = /^(TYPEVISOR_(?!LAB|REQUIRE|MACHINE|NATIVE)\w+|NO_COLOR|FORCE_COLOR|CI)$/;
@@ -59,7 +61,7 @@ export async function runInMachine(machine, words, options = {}) {
     const ended = await drive(command, ports, { machine, timeoutS, onOutput });
     return { ...ended, files };
   } finally {
-    rmSync(work, { recursive: true, force: true });
+    removeFolders();
   }
 }
 
@@ -70,8 +72,15 @@ function workFolder() {
   for (const name of readdirSync(all).filter(one => !existsSync(`/proc/${one.split('-')[0]}`)))
     rmSync(join(all, name), { recursive: true, force: true });
   const folder = mkdtempSync(join(all, `${process.pid}-`));
-  process.once('exit', () => rmSync(folder, { recursive: true, force: true })); // interrupted or not
+  if (folders.size === 0) process.once('exit', removeFolders); // interrupted or not
+  folders.add(folder);
   return folder;
+}
+
+const folders = new Set();
+
+function removeFolders() {
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true });
 }
 
 /** Where files come back: the same path there and here. */
@@ -121,6 +130,11 @@ async function drive({ command, args }, ports, { machine, timeoutS, onOutput }) 
     clearTimeout(timer);
     timer = limit('command', timeoutS);
   };
+  // All has been said: a machine that does not switch itself off is.
+  watch.onEnd = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => stop.abort(), OFF_LIMIT_S * 1000);
+  };
   const poll = setInterval(() => watch.look(), POLL_MS);
   const { status, tail } = await run(command, args, { signal: stop.signal, onLine: () => {} });
   clearTimeout(timer);
@@ -145,8 +159,10 @@ class Watch {
   #buffer = Buffer.alloc(1 << 16);
   #said = false;
   #started = false;
+  #ended = false;
   onHas;
   onStart;
+  onEnd;
 
   constructor(ports, onOutput) {
     this.#ports = ports;
@@ -158,7 +174,7 @@ class Watch {
   }
 
   look() {
-    if (!this.#said || !this.#started) this.#status();
+    if (!this.#ended) this.#status();
     for (const { name, fd } of this.#streams) {
       for (;;) {
         const count = readSync(fd, this.#buffer, 0, this.#buffer.length, null);
@@ -169,7 +185,7 @@ class Watch {
   }
 
   #status() {
-    const { has, started } = parseStatus(readFileSync(this.#ports.status, 'utf8'));
+    const { has, started, end } = parseStatus(readFileSync(this.#ports.status, 'utf8'));
     if (has !== undefined && !this.#said) {
       this.#said = true;
       this.onHas(parseHas(has));
@@ -177,6 +193,10 @@ class Watch {
     if (started !== undefined && !this.#started) {
       this.#started = true;
       this.onStart();
+    }
+    if (end !== undefined && !this.#ended) {
+      this.#ended = true;
+      this.onEnd();
     }
   }
 

@@ -1,6 +1,6 @@
 // What each machine's KVM has: asked at every boot (hold.c), remembered for `npm run lab -- list`, held to what the
 // machine is for.
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ROOT } from '../../scripts/lib/paths.mjs';
 import { storeDir } from './store.mjs';
@@ -67,7 +67,8 @@ function file(machine) {
 /** Notes what a machine had at its last boot. */
 export function remember(machine, has) {
   mkdirSync(join(storeDir(), 'seen'), { recursive: true });
-  writeFileSync(file(machine), `${JSON.stringify(described(has), null, 2)}\n`);
+  writeFileSync(`${file(machine)}.new`, `${JSON.stringify(described(has), null, 2)}\n`);
+  renameSync(`${file(machine)}.new`, file(machine));
 }
 
 /** What it had at its last boot; undefined where it has not booted. */

@@ -1,9 +1,10 @@
 // lab/hold.c, built for a machine's processor: static, so that it runs before any root is mounted.
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, renameSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { withLock } from '../../scripts/lib/lock.mjs';
 import { ROOT } from '../../scripts/lib/paths.mjs';
 import { output, run } from '../../scripts/lib/run.mjs';
-import { Stop } from '../../scripts/lib/say.mjs';
+import { Stop, say } from '../../scripts/lib/say.mjs';
 import { Stamp, fingerprint } from '../../scripts/lib/stale.mjs';
 import { installPackages } from '../../scripts/lib/system.mjs';
 import { compiler } from '../../scripts/lib/toolchain.mjs';
@@ -30,11 +31,18 @@ export async function holdProgram(arch) {
   const file = `target/lab/hold-${arch}`;
   const stamp = new Stamp(`lab-hold-${arch}`, file);
   const inputs = fingerprint([SOURCE]);
+  const inTurn = () => say(`lab: waiting for another build of ${SOURCE}`);
+  return withLock(`${ROOT} ${file}`, inTurn, () => build(arch, file, stamp, inputs));
+}
+
+/** One process at a time, and in one step: another may be about to start it. */
+async function build(arch, file, stamp, inputs) {
   if (!stamp.isFresh(inputs)) {
     mkdirSync(dirname(join(ROOT, file)), { recursive: true });
     const warnings = ['-Wall', '-Wextra', '-Werror'];
-    const { status } = await run(await compilerFor(arch), [...warnings, '-static', '-Os', '-o', file, SOURCE]);
+    const { status } = await run(await compilerFor(arch), [...warnings, '-static', '-Os', '-o', `${file}.new`, SOURCE]);
     if (status !== 0) throw new Stop(`lab: ${SOURCE} could not be built for ${arch}`);
+    renameSync(join(ROOT, `${file}.new`), join(ROOT, file));
     stamp.write(inputs);
   }
   return join(ROOT, file);

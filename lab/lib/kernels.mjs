@@ -127,7 +127,9 @@ async function modulesArchive(root, version, arch) {
 
 /** The files of `insmod FILE [OPTIONS]` lines, each once, in order; what is built in has no such line. */
 export function loadOrder(lines) {
-  const files = lines.map(line => /^insmod (\S+)/.exec(line)?.[1]).filter(file => file !== undefined);
+  const files = lines
+    .map(line => /^insmod (.+?\.ko(?:\.\w+)?)(?: |$)/.exec(line)?.[1])
+    .filter(file => file !== undefined);
   return [...new Set(files)];
 }
 

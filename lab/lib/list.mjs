@@ -1,4 +1,5 @@
 // `npm run lab -- list`: the machines as a table or as JSON.
+import { Stop } from '../../scripts/lib/say.mjs';
 import { MACHINES, defaultMachine } from '../machines.mjs';
 import { remembered } from './has.mjs';
 import { machineState } from './prepare.mjs';
@@ -12,7 +13,7 @@ export function list({ json }) {
 }
 
 function describe(machine) {
-  const { ready, version, why } = machineState(machine);
+  const { ready, version, why } = stateOf(machine);
   const { id, arch, about } = machine;
   return {
     id,
@@ -23,6 +24,16 @@ function describe(machine) {
     ...(ready ? { kernel: version } : { why }),
     has: remembered(machine) ?? [],
   };
+}
+
+/** A wrong TYPEVISOR_LAB_IMAGE is one machine's reason, and not the end of the list. */
+function stateOf(machine) {
+  try {
+    return machineState(machine);
+  } catch (error) {
+    if (!(error instanceof Stop)) throw error;
+    return { ready: false, why: error.message };
+  }
 }
 
 function print({ id, arch, about, ready, kernel, why, has, default: isDefault }) {

@@ -1,5 +1,5 @@
 // The parts a machine boots from, each verified against what was noted when it was put into the cache.
-import { basename, dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { LAB_FAILED } from './report.mjs';
 import { Stop } from '../../scripts/lib/say.mjs';
 import { labKernel } from '../kernel/build.mjs';
@@ -27,6 +27,6 @@ async function debianKernel(part, arch, series) {
 async function ownKernel(part) {
   const found = labKernel();
   if (found.state !== 'ready') throw new Stop(`lab: ${found.why}. Build it: npm run lab -- prepare lab`, LAB_FAILED);
-  if (found.from === 'cache') await part(`kernels/${basename(dirname(found.path))}`);
+  if (found.part) await part(found.part);
   return { kernel: found.path };
 }

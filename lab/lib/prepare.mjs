@@ -95,7 +95,7 @@ function sayWaiting() {
 /** What interrupted runs left behind; downloads stay, to be continued. */
 function removeLeftovers() {
   mkdirSync(storeDir(), { recursive: true });
-  for (const name of readdirSync(storeDir()).filter(entry => entry.startsWith('new-')))
+  for (const name of readdirSync(storeDir()).filter(isLeft))
     rmSync(join(storeDir(), name), { recursive: true, force: true });
 }
 
@@ -158,4 +158,9 @@ async function prepareLabKernel(tell) {
     if (error instanceof Stop) error.kernelMissing = true;
     throw error;
   }
+}
+
+/** A scratch folder is named after its process (scratchFolder). */
+function isLeft(name) {
+  return name.startsWith('new-') && !existsSync(`/proc/${name.split('-')[1]}`);
 }

@@ -9,6 +9,7 @@ import { Stop, say } from '../../scripts/lib/say.mjs';
 import { waitingFor } from './progress.mjs';
 import { storeDir } from './store.mjs';
 import { fetchSuitePackage } from './suites.mjs';
+import { compareVersions } from './versions.mjs';
 
 /** The series that lab/kernel's patch is for; the newest version of it that is to be had is taken. */
 export const SERIES = '7.2';
@@ -17,18 +18,13 @@ const NOTE = '.typevisor.json';
 /** What makes a tree the lab's. */
 export const PATCH = 'lab/kernel/exit-on-missing.patch';
 
-/** Compares Debian's version numbers of one series, as far as a version's numbers go. */
-export function byVersion(a, b) {
-  return a.localeCompare(b, 'en', { numeric: true });
-}
-
 /** The newest source in the cache: `{ version, dir }`, or undefined. */
 export function cachedSource(folder = join(storeDir(), 'source')) {
   const names = existsSync(folder) ? readdirSync(folder) : [];
   const versions = names
     .filter(name => name.startsWith(`linux-${SERIES}.`) && existsSync(join(folder, name, NOTE)))
     .map(name => name.slice('linux-'.length))
-    .toSorted(byVersion);
+    .toSorted(compareVersions);
   const version = versions.at(-1);
   return version && { version, dir: join(folder, `linux-${version}`) };
 }

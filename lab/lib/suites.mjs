@@ -7,7 +7,7 @@ import { withLock } from '../../scripts/lib/lock.mjs';
 import { run } from '../../scripts/lib/run.mjs';
 import { Stop, say } from '../../scripts/lib/say.mjs';
 import { hasApt } from '../../scripts/lib/system.mjs';
-import { download, sizeText } from './download.mjs';
+import { NotThere, download, sizeText } from './download.mjs';
 import { debianEntries, parseSources, parseStanzas, suiteSources } from './sources.mjs';
 import { storeDir } from './store.mjs';
 
@@ -18,15 +18,11 @@ export const debianArch = arch => ({ x86_64: 'amd64', aarch64: 'arm64' })[arch];
 /** Lists that are younger are not fetched again: an interrupted run goes on with those it had. */
 const FRESH_MS = 60 * 60_000;
 
-/** Whether this process has fetched the lists that are there. */
-let refreshed = false;
-
 /** Runs `body` with the view (`Suites`), its lists fresh; one process at a time. */
 export async function withSuites(body) {
   return alone(async () => {
     const suites = new Suites(join(storeDir(), 'apt'));
-    if (!refreshed) await suites.refresh();
-    refreshed = true;
+    await suites.refresh();
     return body(suites);
   });
 }
@@ -34,7 +30,6 @@ export async function withSuites(body) {
 /** Deletes the lists (250 MB): everything made from them is in place. */
 export async function forgetSuites() {
   await alone(() => rmSync(join(storeDir(), 'apt'), { recursive: true, force: true }));
-  refreshed = false;
 }
 
 function alone(body) {
@@ -57,7 +52,13 @@ export async function fetchAndUnpack(specs, root, tell) {
   const files = await withSuites(async suites => {
     const found = await suites.locate(specs);
     if (!found) throw new Stop(`lab: Debian's suites do not have ${specs.join(', ')}`);
-    return suites.download(found, tell);
+    try {
+      return await suites.download(found, tell);
+    } catch (error) {
+      if (error instanceof NotThere)
+        throw new Stop(`lab: ${error.message}: Debian's lists and its files differ; try later`);
+      throw error;
+    }
   });
   mkdirSync(root, { recursive: true });
   return unpack(files, root);

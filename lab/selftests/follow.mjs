@@ -1,4 +1,5 @@
 // Reads what lab/selftests/run.mjs prints, as it comes out of a machine that may die at any moment.
+import { StringDecoder } from 'node:string_decoder';
 
 /** Calls `onResult` for each test that ended; `running` is the one that had started and not ended. */
 export class Follower {
@@ -9,6 +10,8 @@ export class Follower {
   #onResult;
   #now;
   #rest = { stdout: '', stderr: '' };
+  /** Bytes come as they were written, which may be in the middle of a character. */
+  #decoders = { stdout: new StringDecoder('utf8'), stderr: new StringDecoder('utf8') };
 
   constructor(onResult, now = Date.now) {
     this.#onResult = onResult;
@@ -16,7 +19,7 @@ export class Follower {
   }
 
   take(bytes, stream) {
-    const lines = (this.#rest[stream] + bytes.toString('utf8')).split('\n');
+    const lines = (this.#rest[stream] + this.#decoders[stream].write(bytes)).split('\n');
     this.#rest[stream] = lines.pop();
     for (const line of lines) this.#line(line);
   }

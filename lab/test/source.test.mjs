@@ -4,7 +4,8 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { SERIES, buildTree, byVersion, cachedSource } from '../lib/source.mjs';
+import { SERIES, buildTree, cachedSource } from '../lib/source.mjs';
+import { compareVersions } from '../lib/versions.mjs';
 
 /** A folder of sources with these names, `whole` ones noted as such. */
 function folderOf(context, names, whole = names) {
@@ -17,7 +18,7 @@ function folderOf(context, names, whole = names) {
 
 test('versions are compared as numbers', () => {
   const versions = [`${SERIES}.12-1~bpo13+1`, `${SERIES}.9-1~bpo13+1`, `${SERIES}.12-2~bpo13+1`];
-  assert.deepEqual(versions.toSorted(byVersion), [versions[1], versions[0], versions[2]]);
+  assert.deepEqual(versions.toSorted(compareVersions), [versions[1], versions[0], versions[2]]);
 });
 
 test('the newest whole source of the series is taken', context => {

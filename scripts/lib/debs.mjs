@@ -35,7 +35,7 @@ async function download(packages, folder, view) {
 /** A fresh folder in the cache, on the same file system as the place its content goes to. */
 export function scratchFolder(cache = cacheDir()) {
   mkdirSync(cache, { recursive: true });
-  return mkdtempSync(join(cache, 'new-'));
+  return mkdtempSync(join(cache, `new-${process.pid}-`)); // whose it is, so that what a killed process left can go
 }
 
 /** Puts a finished folder in its place in one step; if another process was first, its work is kept. */

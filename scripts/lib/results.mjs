@@ -1,6 +1,19 @@
 // What a whole run came to: machines × suites, as the lines at its end.
 import { skipLine } from './skips.mjs';
-import { sum } from './tally.mjs';
+import { emptyTally, sum } from './tally.mjs';
+
+/** What was skipped as a whole. */
+export function skipped(title, reason) {
+  return { ...emptyTally(), skips: [{ title, reason }] };
+}
+
+/** A machine that cannot be had: a skip, or a failure where `TYPEVISOR_REQUIRE` says that the lab has to be there. */
+export function notThere(id, reason, env) {
+  const title = `every test in machine ${id}`;
+  const required = env.TYPEVISOR_REQUIRE === 'lab';
+  const tally = required ? { ...emptyTally(), failed: 1, problem: `${title}: ${reason}` } : skipped(title, reason);
+  return { machine: id, results: [['lab', tally]], differences: [], testedKvm: false };
+}
 
 /** `[{ machine, results: [[suite, tally]], differences: [line] }]` to the total, differences counted as failures. */
 export function totalOf(runs) {

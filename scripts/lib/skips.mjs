@@ -34,6 +34,6 @@ export function readList(name) {
   } catch (error) {
     if (error.code !== 'ENOENT') throw error;
     const known = readdirSync(FOLDER).map(file => file.replace(/\.txt$/, ''));
-    throw new Stop(`TYPEVISOR_MACHINE=${name}: no such machine (there are: ${known.join(', ')})`, 2);
+    throw new Stop(`scripts/machines/${name}.txt: no such list of skips (there are: ${known.join(', ')})`, 2);
   }
 }

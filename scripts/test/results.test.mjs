@@ -1,7 +1,7 @@
 // The end of a run over several machines.
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { failureLines, skipLines, table, totalOf } from '../lib/results.mjs';
+import { failureLines, notThere, skipLines, table, totalOf } from '../lib/results.mjs';
 import { parseList } from '../lib/skips.mjs';
 import { emptyTally } from '../lib/tally.mjs';
 
@@ -44,4 +44,13 @@ test('a list may stand on another', () => {
     parseList('# why\n@common\nava: b (needs y)\n', name => [`${name}: a (needs z)`]),
     ['common: a (needs z)', 'ava: b (needs y)'],
   );
+});
+
+test('a machine that cannot be had is a skip, and a failure where the lab is required', () => {
+  const free = notThere('6.1', 'no QEMU', {});
+  assert.deepEqual(totalOf([free]), { passed: 0, failed: 0, skipped: 1 });
+  assert.deepEqual(skipLines(free), ['lab: every test in machine 6.1 (no QEMU)']);
+  const required = notThere('6.1', 'no QEMU', { TYPEVISOR_REQUIRE: 'lab' });
+  assert.deepEqual(totalOf([required]), { passed: 0, failed: 1, skipped: 0 });
+  assert.deepEqual(failureLines(required), ['lab: every test in machine 6.1: no QEMU']);
 });

@@ -22,5 +22,5 @@ test('the reason is part of the promise', () => {
 });
 
 test('an unknown machine is refused by name', () => {
-  assert.throws(() => readList('no-such-machine'), /TYPEVISOR_MACHINE=no-such-machine: no such machine/);
+  assert.throws(() => readList('no-such-machine'), /no-such-machine\.txt: no such list of skips \(there are: /);
 });

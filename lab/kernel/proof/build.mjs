@@ -3,7 +3,7 @@
 //
 // Builds the proof that a kernel is the lab's (main.c), and prints its path. It is static and runs in any x86_64 machine:
 // npm run lab -- --kernel lab -- target/lab/proof
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, renameSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { ROOT } from '../../../scripts/lib/paths.mjs';
 import { run } from '../../../scripts/lib/run.mjs';
@@ -22,8 +22,9 @@ export async function proofProgram() {
   if (!stamp.isFresh(inputs)) {
     mkdirSync(dirname(join(ROOT, PROGRAM)), { recursive: true });
     const sources = filesBelow([FOLDER]).filter(file => file.endsWith('.c'));
-    const { status } = await run(await compilerFor('x86_64'), [...FLAGS, '-o', PROGRAM, ...sources]);
+    const { status } = await run(await compilerFor('x86_64'), [...FLAGS, '-o', `${PROGRAM}.new`, ...sources]);
     if (status !== 0) throw new Stop(`lab: ${FOLDER} could not be built`);
+    renameSync(join(ROOT, `${PROGRAM}.new`), join(ROOT, PROGRAM));
     stamp.write(inputs);
   }
   return join(ROOT, PROGRAM);
