@@ -187,6 +187,10 @@ test('asyncDispose: from inside a device, and before a runSync, is ERR_CLOSED an
   const closing = before.vcpu[Symbol.asyncDispose]();
   throwsCode(t, 'ERR_CLOSED', () => before.vcpu.runSync());
   await closing;
+  using whole = machine(ASK);
+  const ending = whole.vm[Symbol.asyncDispose]();
+  throwsCode(t, 'ERR_CLOSED', () => whole.vcpu.runSync());
+  await ending;
 });
 
 x86('bus.mmio: 8 bytes arrive as two accesses of 4, or whole where the device is wide', async t => {

@@ -1,4 +1,4 @@
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 import type { NativeRegisters, NativeSegment } from '../../ts/native.ts';
 import { fromNative, toNative } from '../../ts/registers.ts';
 import { throwsCode, wrong } from '../helpers/throws.ts';
@@ -34,8 +34,9 @@ const never = (): NativeRegisters => {
   throw new Error('the present registers were asked for without need');
 };
 
-// The lists of the other architecture cannot be set on this one.
-const x86 = process.arch === 'x64' ? test : test.skip;
+/** The lists of the other architecture cannot be set on this one. */
+const x86 = (title: string, implementation: (t: ExecutionContext) => void): void =>
+  process.arch === 'x64' ? test(title, implementation) : test.skip(`${title} (needs x86_64)`, implementation);
 
 test('registers: are nested, named in camelCase and frozen to the last segment', t => {
   const registers = fromNative(NATIVE);

@@ -139,6 +139,17 @@ impl Vm {
         load_firmware(&self.shared.memory, image)
     }
 
+    /// The first half of [`Vm::close`], which does not wait: every run is stopped, and from now on none begins. For a thread
+    /// that leaves the rest to another.
+    pub fn begin_close(&self) {
+        let Ok(state) = self.shared.state() else { return };
+        let vcpus: Vec<_> = state.vcpus.values().flatten().cloned().collect();
+        drop(state);
+        for vcpu in vcpus {
+            vcpu.request_close();
+        }
+    }
+
     /// Stops every vCPU, joins their threads, deletes the slots and unmaps the memory. Twice is harmless, and every
     /// caller finds it done. From inside a run (in a device, in a callback of [`Vcpu::start`]) it returns at once, and
     /// the rest happens when that call has returned.

@@ -212,6 +212,8 @@ impl NativeVcpu {
 
     #[napi(catch_unwind, ts_return_type = "Promise<null>")]
     pub fn close_async(&self) -> AsyncTask<Close> {
+        // What is called next finds it closed, however late another thread begins with it.
+        self.vcpu.begin_close();
         AsyncTask::new(Close(Closing::Vcpu(Arc::clone(&self.vcpu))))
     }
 }

@@ -153,6 +153,8 @@ impl NativeVm {
 
     #[napi(catch_unwind, ts_return_type = "Promise<null>")]
     pub fn close_async(&self) -> AsyncTask<Close> {
+        // What is called next finds its vCPUs closed, however late another thread begins with it.
+        self.vm.begin_close();
         AsyncTask::new(Close(Closing::Vm(Arc::clone(&self.vm))))
     }
 }

@@ -241,6 +241,12 @@ impl Vcpu {
         })
     }
 
+    /// The first half of [`Vcpu::close`], which does not wait: runs are stopped, and from now on none begins. For a thread
+    /// that leaves the rest to another.
+    pub fn begin_close(&self) {
+        self.shared.request_close();
+    }
+
     /// Stops every run (pending ones fail with [`Error::Closed`]), joins the thread and releases what the vCPU holds.
     /// Twice is harmless. From inside a run (in a device, in a callback of [`Vcpu::start`]) it returns at once, and the
     /// rest happens when that call has returned.
