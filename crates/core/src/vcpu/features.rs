@@ -120,6 +120,12 @@ impl VcpuFeatures {
         Self { bits: self.bits | feature.bits() }
     }
 
+    /// These but that one.
+    #[cfg(any(target_arch = "aarch64", test))]
+    const fn without(self, feature: VcpuFeature) -> Self {
+        Self { bits: self.bits & !feature.bits() }
+    }
+
     /// Whether it is among these.
     #[must_use]
     pub const fn has(self, feature: VcpuFeature) -> bool {
@@ -130,6 +136,27 @@ impl VcpuFeatures {
     #[cfg(any(target_arch = "aarch64", test))]
     pub(crate) const fn bits(self) -> u32 {
         self.bits
+    }
+
+    /// What the VM's later vCPUs have to be made with: newer kernels keep it of the first one, but for `PowerOff`, which
+    /// holds for one `KVM_ARM_VCPU_INIT` (api.rst 4.82).
+    #[cfg(any(target_arch = "aarch64", test))]
+    pub(crate) const fn of_the_vm(self) -> Self {
+        self.without(VcpuFeature::PowerOff)
+    }
+
+    /// What to make a vCPU with where `wanted` was chosen, or nothing was, in a VM that made its first vCPU with `first`.
+    /// Older kernels would take another set; a program that relied on it would break on newer ones.
+    #[cfg(any(target_arch = "aarch64", test))]
+    pub(crate) fn choose(wanted: Option<Self>, first: Option<Self>) -> Result<Self> {
+        match (wanted, first) {
+            (Some(wanted), Some(first)) if wanted.of_the_vm() != first => Err(Error::InvalidArgument {
+                what: "features",
+                expected: "those of the VM's first vCPU, with or without 'power-off': a VM's vCPUs have the same",
+            }),
+            (Some(wanted), _) => Ok(wanted),
+            (None, first) => Ok(first.unwrap_or_default()),
+        }
     }
 
     /// Refuses what this VM cannot give, before KVM makes a vCPU that it would keep.
@@ -172,6 +199,25 @@ mod tests {
         }
         assert_eq!(VcpuFeature::from_name("psci"), None);
         assert_eq!(VcpuFeatures::default().bits(), 1 << 2);
+    }
+
+    #[test]
+    fn every_vcpu_of_a_vm_has_the_features_of_the_first() {
+        let choose = VcpuFeatures::choose;
+        let none = VcpuFeatures::none();
+        let sve = VcpuFeatures::default().with(VcpuFeature::Sve);
+        let off = sve.with(VcpuFeature::PowerOff);
+        assert_eq!(choose(None, None).unwrap(), VcpuFeatures::default());
+        assert_eq!(choose(Some(off), None).unwrap(), off);
+        assert_eq!(off.of_the_vm(), sve);
+        assert_eq!(choose(None, Some(sve)).unwrap(), sve);
+        assert_eq!(choose(Some(off), Some(sve)).unwrap(), off);
+        assert_eq!(choose(Some(sve), Some(sve)).unwrap(), sve);
+        assert_eq!(choose(Some(none.with(VcpuFeature::PowerOff)), Some(none)).unwrap().bits(), 1);
+        for (wanted, first) in [(none, sve), (VcpuFeatures::default(), sve), (off, VcpuFeatures::default())] {
+            let error = choose(Some(wanted), Some(first)).unwrap_err();
+            assert!(matches!(error, Error::InvalidArgument { what: "features", .. }), "{error}");
+        }
     }
 
     #[test]

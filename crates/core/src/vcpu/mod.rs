@@ -56,7 +56,8 @@ pub enum Outcome {
 pub struct VcpuOptions {
     /// The vCPU's id; none: the lowest that is free.
     pub id: Option<u32>,
-    /// What an aarch64 vCPU is made with; none: [`VcpuFeatures::default`]. On `x86_64` there are none to choose.
+    /// What an aarch64 vCPU is made with; none: what the VM's first vCPU has, for that one
+    /// [`VcpuFeatures::default`]. All vCPUs of a VM have the same but for [`VcpuFeature::PowerOff`]. On `x86_64` there are none to choose.
     pub features: Option<VcpuFeatures>,
 }
 
