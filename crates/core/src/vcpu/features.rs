@@ -58,14 +58,17 @@ macro_rules! features {
 
 features! {
     PowerOff, "power-off", [0], [],
-        "The vCPU waits until another starts it by PSCI `CPU_ON`, or until it is booted.";
+        "The vCPU waits until another starts it by PSCI `CPU_ON`, or until it is booted (not both: [`crate::Vcpu::boot`]).";
     El132bit, "el1-32bit", [1], [ArmEl132bit], "EL1 runs in 32-bit state (`AArch32`).";
     Psci02, "psci-0.2", [2], [ArmPsci02],
         "PSCI 0.2 or later: power-off and reset are system events. Without it there is no exit at all.";
     PmuV3, "pmu-v3", [3], [ArmPmuV3], "A performance monitor, version 3.";
-    Sve, "sve", [4], [ArmSve], "The Scalable Vector Extension, with every vector length that KVM has.";
+    Sve, "sve", [4], [ArmSve],
+        "The Scalable Vector Extension, with every vector length that KVM has. `ZCR_EL1` starts as 0: vectors have 128 \
+         bits until the guest raises it.";
     PointerAuth, "pointer-auth", [5, 6], [ArmPtrauthAddress, ArmPtrauthGeneric],
-        "Pointer authentication, of addresses and generic: KVM has both or none.";
+        "Pointer authentication, of addresses and generic: KVM has both or none. It is off until the guest sets \
+         `SCTLR_EL1.EnIA` and its like.";
 }
 
 #[cfg(target_arch = "aarch64")]
