@@ -12,7 +12,9 @@ export interface BootOptions {
    *
    * aarch64: `'el1'`: EL1 with its own stack pointer, exceptions masked, MMU and caches on. All addresses that the VM
    * has (40 bits, or what the processor has, `arm-vm-ipa-size`) are mapped to themselves: in pieces of 2 MiB, normal
-   * write-back memory where slots are when it boots, device memory elsewhere. After mapping more, boot again.
+   * write-back memory where slots are when it boots, device memory elsewhere: unaligned accesses and `dc zva` fault
+   * there, and exclusives need not work. So map first, and after mapping more, boot again. `wfi` never exits: it sleeps in
+   * the kernel until a kick.
    *
    * A mode of the other architecture is `ERR_INVALID_ARGUMENT`.
    */
@@ -48,7 +50,7 @@ export interface Boot {
    * in silence. Vector `n`, from 0 to 15 (4: synchronous, 7: SError, both of EL1 itself), writes `ESR_EL1`, 8 bytes, to
    * `gpa + 8 * n`: an `mmio` exit, again at every further run. Look at `elrEl1`, `farEl1` and `spsrEl1` then; `x0` and
    * `x1` are in `tpidrEl1` and `tpidrroEl0`. It is the last page of the VM's addresses, 0xff_ffff_f000 where they have
-   * 40 bits; no slot may lie there.
+   * 40 bits; no slot may lie there. One that is mapped there later takes the writes, and the loop is silent again.
    */
   readonly exceptions?: GpaRange;
 }

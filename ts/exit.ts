@@ -37,6 +37,9 @@ export type IoExit =
  * The guest reached for an address behind which there is no memory, or wrote to a read-only slot.
  *
  * `gpa` and `size` (1 to 8) in bytes; `data` is `size` bytes, little-endian. A read wants an answer.
+ *
+ * On aarch64 the access is a load or store of one general register without writeback. Others (`ldp`, `stp`, SIMD) the
+ * processor does not describe: they end in {@link RunFailedExit}.
  */
 export type MmioExit =
   | {
@@ -48,7 +51,10 @@ export type MmioExit =
     }
   | { readonly kind: 'mmio'; readonly direction: 'read'; readonly gpa: number; readonly size: number };
 
-/** The guest executed `hlt` (x86). With an in-kernel interrupt controller KVM waits instead. */
+/**
+ * The guest executed `hlt` (x86). With an in-kernel interrupt controller KVM waits instead, and so it does at a `wfi`
+ * of aarch64, which never exits: without an interrupt controller it sleeps until a kick.
+ */
 export interface HltExit {
   readonly kind: 'hlt';
 }
@@ -85,12 +91,30 @@ export interface InternalErrorExit {
  * The guest asked for power-off or reset, or reported a crash: by PSCI on aarch64 (with the vCPU feature `'psci-0.2'`),
  * by the Hyper-V MSRs on x86_64.
  *
- * `type` is the kernel's number of the event. `data` holds the words that the kernel announced, from Linux 5.18 on: on
- * aarch64 one, of which 1 says PSCI `SYSTEM_RESET2` (or `SYSTEM_OFF2`), on x86_64 none for Hyper-V. Before 5.18 it is
- * empty, and on aarch64 `flags` is the one word that such a kernel writes. (api.rst section 5, `KVM_EXIT_SYSTEM_EVENT`)
+ * - `'shutdown'`: PSCI `SYSTEM_OFF`.
+ * - `'reset'`: PSCI `SYSTEM_RESET` and `SYSTEM_RESET2`, the Hyper-V reset MSR.
+ * - `'crash'`: the Hyper-V crash MSRs.
+ * - `'wakeup'`, `'suspend'`: a suspended vCPU has a reason to wake; PSCI `SYSTEM_SUSPEND` (aarch64).
+ * - `'sev-term'`, `'tdx-fatal'`: an AMD SEV guest asked to be ended, an Intel TDX guest met a fatal error.
+ * - `'unknown'`: newer than this version of Typevisor; `type` tells.
+ *
+ * `type` is the kernel's number of the event. `data` holds the words that the kernel announced, from Linux 5.18 on
+ * (capability `system-event-data`): on aarch64 one, of which 1 says PSCI `SYSTEM_RESET2` (or `SYSTEM_OFF2`), on x86_64
+ * none for Hyper-V. Before 5.18 it is empty, and on aarch64 `flags` is the one word that such a kernel writes. (api.rst
+ * section 5, `KVM_EXIT_SYSTEM_EVENT`)
  *
  * After a power-off or reset on aarch64 the vCPUs are switched off: running on waits in the kernel until a kick, and
  * `vcpu.boot` starts a vCPU anew.
+ *
+ * @example aarch64
+ * using vm = Vm.create();
+ * vm.memory.map({ gpa: 0x4000_0000, size: 2 * MiB });
+ * // movz w0, #8; movk w0, #0x8400, lsl #16: PSCI SYSTEM_OFF; hvc #0
+ * vm.memory.write(0x4000_0000, new Uint8Array(Uint32Array.of(0x5280_0100, 0x72b0_8000, 0xd400_0002).buffer));
+ * const vcpu = vm.createVcpu();
+ * vcpu.boot({ mode: 'el1', entry: 0x4000_0000 });
+ * const exit = await vcpu.run();
+ * if (exit.kind === 'system-event') console.log(exit.event, exit.data); // shutdown [ 0n ]
  */
 export interface SystemEventExit {
   readonly kind: 'system-event';
@@ -100,7 +124,13 @@ export interface SystemEventExit {
   readonly flags?: bigint;
 }
 
-/** `KVM_RUN` failed without a payload. `errno` is negative, as everywhere in Node, and `errnoName` its name: `'EFAULT'`. */
+/**
+ * `KVM_RUN` failed without a payload. `errno` is negative, as everywhere in Node, and `errnoName` its name: `'EFAULT'`.
+ *
+ * `'ENOSYS'` on aarch64: the guest reached for an address without memory by an instruction that the processor does not
+ * describe, as `ldp`, `stp`, SIMD or writeback. It stands at that instruction, and every further run fails as this one
+ * (api.rst section 5, `KVM_EXIT_ARM_NISV`).
+ */
 export interface RunFailedExit {
   readonly kind: 'run-failed';
   readonly errno: number;

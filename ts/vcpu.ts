@@ -256,6 +256,9 @@ export class Vcpu implements Disposable, AsyncDisposable {
   /**
    * Changes the registers named, and no others; of a segment the parts named.
    *
+   * To start an aarch64 guest, {@link boot} first: a vCPU as it comes has its MMU off, its accesses bypass the caches,
+   * and on processors without FEAT_S2FWB it need not see what the program wrote to its memory, nor the reverse.
+   *
    * @throws {TypevisorError} `ERR_INVALID_ARGUMENT` for an unknown register or one of the wrong type,
    *   `ERR_OUT_OF_RANGE`, `ERR_BUSY` while a run is pending or an exit is not completed, `ERR_EXIT_UNANSWERED`,
    *   `ERR_CLOSED`, `ERR_IOCTL`.
@@ -275,9 +278,13 @@ export class Vcpu implements Disposable, AsyncDisposable {
    * Puts the vCPU where a guest starts: registers, nothing pending, and the tables that long mode and EL1 need, which
    * the host makes in a slot of their own. Map memory first: at EL1 the tables say what is memory.
    *
+   * On aarch64 before Linux 5.15, a PSCI `CPU_ON` by another vCPU that no run of this one has seen yet resets it at its
+   * next run, after this boot: let the guest start a vCPU, or the program, not both.
+   *
    * @returns Where the tables lie, and at EL1 where exceptions show.
    * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, `ERR_OUT_OF_RANGE`, `ERR_UNALIGNED`, `ERR_SLOT_OVERLAP`,
-   *   `ERR_SLOT_LIMIT`, `ERR_BUSY`, `ERR_EXIT_UNANSWERED`, `ERR_CLOSED`, `ERR_IOCTL`.
+   *   `ERR_SLOT_LIMIT`, `ERR_LIMIT` where the host has no memory for the tables, `ERR_BUSY`,
+   *   `ERR_EXIT_UNANSWERED`, `ERR_CLOSED`, `ERR_IOCTL`.
    * @example
    * using vm = Vm.create();
    * vm.memory.map({ gpa: 0x1000, size: 4 * KiB });

@@ -33,7 +33,8 @@ export interface VcpuOptions {
   readonly id?: number | undefined;
   /**
    * What an aarch64 vCPU is made with: exactly these. On x86_64 there are none to choose (`ERR_INVALID_ARGUMENT`).
-   * Default `['psci-0.2']`.
+   * All vCPUs of a VM have the same but for `'power-off'`, as newer kernels demand it. Default: those of the VM's first
+   * vCPU, for that one `['psci-0.2']`.
    */
   readonly features?: readonly VcpuFeature[] | undefined;
 }
@@ -42,14 +43,18 @@ export interface VcpuOptions {
 const FEATURES = ['psci-0.2', 'pmu-v3', 'sve', 'pointer-auth', 'el1-32bit', 'power-off'] as const;
 
 /**
- * A feature of an aarch64 vCPU.
+ * A feature of an aarch64 vCPU. Every kernel from 5.10 on, the oldest that Typevisor is tested with, knows them all;
+ * whether the processor has one says its capability.
  *
- * - `'psci-0.2'`: power-off and reset are `system-event` exits. Without it they bring no exit at all.
+ * - `'psci-0.2'`: power-off and reset are `system-event` exits. Without it they bring no exit at all. Needs
+ *   `arm-psci-0-2`.
  * - `'pmu-v3'`: a performance monitor. Needs `arm-pmu-v3`.
- * - `'sve'`: the Scalable Vector Extension, with every vector length that KVM has here. Needs `arm-sve`.
- * - `'pointer-auth'`: authentication of addresses and generic. Needs `arm-ptrauth-address` and `arm-ptrauth-generic`.
+ * - `'sve'`: the Scalable Vector Extension, with every vector length that KVM has here. Vectors have 128 bits until the
+ *   guest raises `ZCR_EL1`, which starts as 0. Needs `arm-sve`.
+ * - `'pointer-auth'`: authentication of addresses and generic; off until the guest sets `EnIA` and its like in
+ *   `SCTLR_EL1`. Needs `arm-ptrauth-address` and `arm-ptrauth-generic`.
  * - `'el1-32bit'`: EL1 runs in 32-bit state. Needs `arm-el1-32bit`; not together with the two before it.
- * - `'power-off'`: it waits until another vCPU starts it by PSCI `CPU_ON`, or until `vcpu.boot`.
+ * - `'power-off'`: it waits until another vCPU starts it by PSCI `CPU_ON`, or until `vcpu.boot`. Needs nothing.
  */
 export type VcpuFeature = (typeof FEATURES)[number];
 
@@ -136,9 +141,12 @@ export class Vm implements Disposable, AsyncDisposable {
   /**
    * Makes a vCPU: on x86_64 with the CPUID that KVM supports here, on aarch64 one of the host's own kind.
    *
-   * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, also where the id was used or is past what KVM has;
-   *   `ERR_CAPABILITY_MISSING` for a feature that this machine lacks, `ERR_OUT_OF_RANGE`, `ERR_LIMIT`, `ERR_IOCTL`,
-   *   `ERR_CLOSED`.
+   * A refused argument or feature costs nothing. A vCPU that KVM made but that could not be set up (`ERR_IOCTL`,
+   * `ERR_LIMIT`) costs its id: KVM keeps it until the VM closes.
+   *
+   * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, also where the id was used or is past what KVM has, and for other
+   *   features than the VM's first vCPU has; `ERR_CAPABILITY_MISSING` for a feature that this machine lacks,
+   *   `ERR_OUT_OF_RANGE`, `ERR_LIMIT`, `ERR_IOCTL`, `ERR_CLOSED`.
    * @example aarch64
    * using vm = Vm.create();
    * const sve = vm.capabilities.has('arm-sve');

@@ -20,6 +20,7 @@ test('vcpu.boot: el1 starts with MMU and caches on, at EL1, with its stack', asy
 });
 
 test('vcpu.boot: exclusive accesses work at el1, which need memory that caches', async t => {
+  // QEMU models no caches: only hardware can fail for memory that is not cacheable.
   // mov x1, 0x2000; again: ldxr w0, [x1]; add w0, w0, 1; stxr w2, w0, [x1]; cbnz w2, again
   const increment = words(0xd284_0001, 0x885f_7c20, 0x1100_0400, 0x8802_7c20, 0x35ff_ffa2);
   using guest = machine(increment, hypervisorCall(0x8400_0008));

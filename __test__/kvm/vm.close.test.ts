@@ -2,18 +2,27 @@ import { debugConsole, KiB, Vm } from '../../ts/index.ts';
 import { fixture } from '../helpers/child.ts';
 import {
   attachConsole,
+  type Code,
   CONSOLE,
-  forever,
   machine,
+  MARK,
+  mark,
   printer,
   put,
+  set,
   SPIN,
   start,
   STOPPED,
   STOP,
+  times,
 } from '../helpers/guests.ts';
 import { onKvm as test } from '../helpers/needs.ts';
+import { patiently } from '../helpers/scale.ts';
 import { rejectsCode, throwsCode } from '../helpers/throws.ts';
+
+/** Prints one byte less than a console holds: mov cx, 0xffff; cld; mov dx, CONSOLE; rep outsb · 8,191 posted writes. */
+const FILL: Code =
+  process.arch === 'arm64' ? times(8_191, put(CONSOLE)) : [0xb9, 0xff, 0xff, 0xfc, 0xba, CONSOLE, 0, 0xf3, 0x6e];
 
 test('vm.close: stops every vCPU, whose runs reject with ERR_CLOSED', async t => {
   using guest = machine(SPIN);
@@ -67,12 +76,15 @@ test('vm.close: hands on what was printed and not taken yet', async t => {
 });
 
 test('vm.close: releases a guest that waits for room in its console', async t => {
-  using guest = machine(forever(put(CONSOLE)));
+  using guest = machine(FILL, set(1), mark(), put(CONSOLE), mark(MARK + 1), SPIN);
   attachConsole(guest.vm, () => undefined);
   const running = guest.vcpu.run();
   // This thread does not let the event loop turn, so nobody takes what is printed.
-  const end = performance.now() + 500;
-  while (performance.now() < end);
+  const { memory } = guest.vm;
+  for (const end = performance.now() + 60_000; memory.getUint8(MARK) === 0 && performance.now() < end;);
+  t.is(memory.getUint8(MARK), 1, 'the next access fills the console');
+  for (const end = performance.now() + patiently(50); performance.now() < end;);
+  t.is(memory.getUint8(MARK + 1), 0, 'and waits');
   guest.vm.close();
   await rejectsCode(t, 'ERR_CLOSED', running);
 });

@@ -16,7 +16,7 @@ use crate::{
     loader::{FirmwareLayout, load_firmware},
     memory::{GuestMemory, SlotFeatures},
     sys::{fork, signal::KickSignal},
-    vcpu::{self, Vcpu, VcpuOptions, arch},
+    vcpu::{self, Vcpu, VcpuFeatures, VcpuOptions, arch},
 };
 
 /// Options of [`Vm::create`].
@@ -56,6 +56,8 @@ struct State {
     kvm: Option<Kvm>,
     /// Every id that KVM has; none where the vCPU could not be made whole.
     vcpus: BTreeMap<u32, Option<Arc<vcpu::Shared>>>,
+    /// aarch64: what the first vCPU was made with, and with it all of them.
+    features: Option<VcpuFeatures>,
     /// A thread is closing the VM on behalf of one that cannot wait.
     closes_elsewhere: bool,
 }
@@ -79,7 +81,7 @@ impl Vm {
         };
         let memory = GuestMemory::new(Arc::clone(&fd), features);
         let (kvm, vcpus) = (Some(kvm.clone()), BTreeMap::new());
-        let state = Mutex::new(State { fd: Some(fd), kvm, vcpus, closes_elsewhere: false });
+        let state = Mutex::new(State { fd: Some(fd), kvm, vcpus, features: None, closes_elsewhere: false });
         let generation = fork::generation();
         let shared = VmShared { capabilities, memory, bus: Bus::default(), generation, state };
         Ok(Self { shared: Arc::new(shared) })
@@ -103,11 +105,13 @@ impl Vm {
         &self.shared.bus
     }
 
-    /// Adds a vCPU; on x86 with the CPUID that KVM supports here, on aarch64 one of the host's own kind with PSCI 0.2, or
-    /// with the features chosen.
+    /// Adds a vCPU; on x86 with the CPUID that KVM supports here, on aarch64 one of the host's own kind with the
+    /// features chosen: none chosen, those of the VM's first vCPU (but for [`vcpu::VcpuFeature::PowerOff`]), which itself
+    /// gets PSCI 0.2. All vCPUs of a VM have the same, as newer kernels demand it.
     ///
     /// # Errors
-    /// [`Error::CapabilityMissing`] for a feature that this VM cannot give, [`Error::InvalidArgument`] for any on x86;
+    /// [`Error::CapabilityMissing`] for a feature that this VM cannot give, [`Error::InvalidArgument`] for any on x86, and
+    /// for another set than that of the VM's first vCPU: both before KVM makes one, so that the id stays free.
     /// [`Error::VcpuIdTaken`] (also by a closed vCPU: KVM keeps it), [`Error::VcpuIdRange`], [`Error::Limit`] where no
     /// descriptor or mapping is left, [`Error::KickSignalTaken`], [`Error::Closed`], [`Error::Ioctl`]. A vCPU that KVM
     /// made and that could not be set up costs its id.
@@ -119,10 +123,10 @@ impl Vm {
         };
         let limit = u32::try_from(shared.capabilities.value(Capability::MaxVcpuId)).unwrap_or(0).max(1);
         // What can fail without KVM comes first: it keeps a vCPU that it has made.
-        let features = arch::check_features(options.features, &shared.capabilities)?;
+        let features = arch::check_features(options.features, state.features, &shared.capabilities)?;
         let (signal, run_size) = (KickSignal::get()?, kvm.vcpu_mmap_size()?);
         let (id, fd) = make_vcpu(&mut state.vcpus, &vm, options.id, limit)?;
-        let setup = arch::initialise(&kvm, &vm, &fd, id, features)?;
+        let setup = arch::initialise(&kvm, &vm, &fd, id, features, &mut state.features)?;
         let bus = shared.bus.clone();
         let vcpu = vcpu::Shared::new(id, fd, vcpu::Machine { vm, bus, abi: shared.abi(), setup, run_size, signal })?;
         state.vcpus.insert(id, Some(Arc::clone(&vcpu)));

@@ -40,7 +40,8 @@ pub enum Exit {
         /// Elements; more than 1 for string instructions.
         count: u32,
     },
-    /// `KVM_EXIT_MMIO`: the guest wrote to an address behind which no writable slot lies.
+    /// `KVM_EXIT_MMIO`: the guest wrote to an address behind which no writable slot lies. On aarch64 by a load or store
+    /// of one general register without writeback: the processor does not describe others, as [`Exit::RunFailed`] says.
     MmioWrite {
         /// Guest physical address.
         gpa: u64,
@@ -54,7 +55,8 @@ pub enum Exit {
         /// 1 to 8.
         size: u8,
     },
-    /// `KVM_EXIT_HLT`: the guest halted, and no in-kernel interrupt controller waits for it.
+    /// `KVM_EXIT_HLT`: the guest halted, and no in-kernel interrupt controller waits for it. Not on aarch64: `WFI` sleeps in
+    /// `KVM_RUN` until an interrupt or a kick.
     Hlt,
     /// The run was kicked, or `KVM_EXIT_INTR`.
     Intr,
@@ -85,7 +87,8 @@ pub enum Exit {
         /// What came with it.
         payload: SystemEventPayload,
     },
-    /// `KVM_RUN` failed and brought no exit.
+    /// `KVM_RUN` failed and brought no exit. `ENOSYS` on aarch64: the guest reached for an address without memory by an
+    /// instruction that the processor does not describe (`ldp` and `stp`, writeback, SIMD), and does so at every run.
     RunFailed {
         /// The errno, positive.
         errno: Errno,

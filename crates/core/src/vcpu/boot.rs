@@ -20,7 +20,11 @@ pub enum BootMode {
     Long,
     /// `aarch64`: EL1 with its own stack pointer, exceptions masked, MMU and caches on, all guest physical addresses
     /// mapped to themselves by tables that the host makes: as normal memory where slots are at the time of the boot, as
-    /// device memory elsewhere.
+    /// device memory elsewhere. Memory that is mapped later is device memory to the guest until the next boot.
+    ///
+    /// A vCPU that is started by registers alone runs with its MMU off: its accesses then bypass the caches, and on
+    /// processors without `FEAT_S2FWB` guest and host need not see each other's writes. `WFI` never exits: without an
+    /// interrupt controller it sleeps in `KVM_RUN` until a kick.
     El1,
 }
 
@@ -82,6 +86,7 @@ pub struct Boot {
     /// EL1: where an exception shows that the guest has no vectors of its own for. The host's vector number `n` (0 to
     /// 15, in the order of `VBAR_EL1`) writes `ESR_EL1`, 8 bytes, to the address `8 * n` from the start of this page:
     /// an MMIO exit, again at every further run. `x0` and `x1` are in `tpidr_el1` and `tpidrro_el0` then.
+    /// A slot that is mapped there later takes the writes, and the loop is silent again.
     pub exceptions: Option<GpaRange>,
 }
 

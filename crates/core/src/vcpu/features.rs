@@ -58,14 +58,17 @@ macro_rules! features {
 
 features! {
     PowerOff, "power-off", [0], [],
-        "The vCPU waits until another starts it by PSCI `CPU_ON`, or until it is booted.";
+        "The vCPU waits until another starts it by PSCI `CPU_ON`, or until it is booted (not both: [`crate::Vcpu::boot`]).";
     El132bit, "el1-32bit", [1], [ArmEl132bit], "EL1 runs in 32-bit state (`AArch32`).";
     Psci02, "psci-0.2", [2], [ArmPsci02],
         "PSCI 0.2 or later: power-off and reset are system events. Without it there is no exit at all.";
     PmuV3, "pmu-v3", [3], [ArmPmuV3], "A performance monitor, version 3.";
-    Sve, "sve", [4], [ArmSve], "The Scalable Vector Extension, with every vector length that KVM has.";
+    Sve, "sve", [4], [ArmSve],
+        "The Scalable Vector Extension, with every vector length that KVM has. `ZCR_EL1` starts as 0: vectors have 128 \
+         bits until the guest raises it.";
     PointerAuth, "pointer-auth", [5, 6], [ArmPtrauthAddress, ArmPtrauthGeneric],
-        "Pointer authentication, of addresses and generic: KVM has both or none.";
+        "Pointer authentication, of addresses and generic: KVM has both or none. It is off until the guest sets \
+         `SCTLR_EL1.EnIA` and its like.";
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -120,6 +123,12 @@ impl VcpuFeatures {
         Self { bits: self.bits | feature.bits() }
     }
 
+    /// These but that one.
+    #[cfg(any(target_arch = "aarch64", test))]
+    const fn without(self, feature: VcpuFeature) -> Self {
+        Self { bits: self.bits & !feature.bits() }
+    }
+
     /// Whether it is among these.
     #[must_use]
     pub const fn has(self, feature: VcpuFeature) -> bool {
@@ -130,6 +139,27 @@ impl VcpuFeatures {
     #[cfg(any(target_arch = "aarch64", test))]
     pub(crate) const fn bits(self) -> u32 {
         self.bits
+    }
+
+    /// What the VM's later vCPUs have to be made with: newer kernels keep it of the first one, but for `PowerOff`, which
+    /// holds for one `KVM_ARM_VCPU_INIT` (api.rst 4.82).
+    #[cfg(any(target_arch = "aarch64", test))]
+    pub(crate) const fn of_the_vm(self) -> Self {
+        self.without(VcpuFeature::PowerOff)
+    }
+
+    /// What to make a vCPU with where `wanted` was chosen, or nothing was, in a VM that made its first vCPU with `first`.
+    /// Older kernels would take another set; a program that relied on it would break on newer ones.
+    #[cfg(any(target_arch = "aarch64", test))]
+    pub(crate) fn choose(wanted: Option<Self>, first: Option<Self>) -> Result<Self> {
+        match (wanted, first) {
+            (Some(wanted), Some(first)) if wanted.of_the_vm() != first => Err(Error::InvalidArgument {
+                what: "features",
+                expected: "those of the VM's first vCPU, with or without 'power-off': a VM's vCPUs have the same",
+            }),
+            (Some(wanted), _) => Ok(wanted),
+            (None, first) => Ok(first.unwrap_or_default()),
+        }
     }
 
     /// Refuses what this VM cannot give, before KVM makes a vCPU that it would keep.
@@ -172,6 +202,25 @@ mod tests {
         }
         assert_eq!(VcpuFeature::from_name("psci"), None);
         assert_eq!(VcpuFeatures::default().bits(), 1 << 2);
+    }
+
+    #[test]
+    fn every_vcpu_of_a_vm_has_the_features_of_the_first() {
+        let choose = VcpuFeatures::choose;
+        let none = VcpuFeatures::none();
+        let sve = VcpuFeatures::default().with(VcpuFeature::Sve);
+        let off = sve.with(VcpuFeature::PowerOff);
+        assert_eq!(choose(None, None).unwrap(), VcpuFeatures::default());
+        assert_eq!(choose(Some(off), None).unwrap(), off);
+        assert_eq!(off.of_the_vm(), sve);
+        assert_eq!(choose(None, Some(sve)).unwrap(), sve);
+        assert_eq!(choose(Some(off), Some(sve)).unwrap(), off);
+        assert_eq!(choose(Some(sve), Some(sve)).unwrap(), sve);
+        assert_eq!(choose(Some(none.with(VcpuFeature::PowerOff)), Some(none)).unwrap().bits(), 1);
+        for (wanted, first) in [(none, sve), (VcpuFeatures::default(), sve), (off, VcpuFeatures::default())] {
+            let error = choose(Some(wanted), Some(first)).unwrap_err();
+            assert!(matches!(error, Error::InvalidArgument { what: "features", .. }), "{error}");
+        }
     }
 
     #[test]

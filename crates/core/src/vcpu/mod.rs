@@ -56,7 +56,8 @@ pub enum Outcome {
 pub struct VcpuOptions {
     /// The vCPU's id; none: the lowest that is free.
     pub id: Option<u32>,
-    /// What an aarch64 vCPU is made with; none: [`VcpuFeatures::default`]. On `x86_64` there are none to choose.
+    /// What an aarch64 vCPU is made with; none: what the VM's first vCPU has, for that one [`VcpuFeatures::default`].
+    /// All vCPUs of a VM have the same but for [`VcpuFeature::PowerOff`]. On `x86_64` there are none to choose.
     pub features: Option<VcpuFeatures>,
 }
 
@@ -219,6 +220,10 @@ impl Vcpu {
     }
 
     /// Puts the vCPU where a guest of that mode starts.
+    ///
+    /// On aarch64 with a kernel before 5.15, a PSCI `CPU_ON` that another vCPU made for this one, and that no run of it
+    /// has seen yet, resets it at the next run, after this boot: run it once (a kick ends that) before, or let the guest
+    /// start it.
     ///
     /// # Errors
     /// Those of [`Vcpu::update_registers`]; [`Error::InvalidArgument`] and [`Error::Unaligned`] where the options

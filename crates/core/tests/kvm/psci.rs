@@ -1,17 +1,19 @@
 //! aarch64: how a guest ends by PSCI, and the features that a vCPU is made with.
 
+use std::time::Duration;
+
 use libtest_mimic::Trial;
 use typevisor::{
-    Error, Exit,
+    Error, Exit, Kvm, Vcpu, Vm, VmOptions,
     exit::{SystemEvent, SystemEventPayload},
-    host::Capability,
-    vcpu::{VcpuFeature, VcpuFeatures, VcpuOptions},
+    host::{Capability, KvmOptions},
+    vcpu::{BootOptions, Registers, VcpuFeature, VcpuFeatures, VcpuOptions},
 };
 
 use crate::{
     el1::{NOWHERE, REPORT, boot, options, report, set},
-    machine::Machine,
-    support::{needs, trial, vm},
+    machine::{CODE, LIMIT, Machine, code},
+    support::{needs, trial},
 };
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -24,7 +26,9 @@ pub(crate) fn tests() -> Vec<Trial> {
         needs(Capability::SystemEventData, "psci: SYSTEM_RESET2 says so in its data", psci_reset2),
         trial("psci: without the feature SYSTEM_OFF is no exit", without_psci),
         trial("features: 'power-off' waits, and a boot starts it", power_off),
-        trial("features: what this machine lacks is refused, and costs no id", features_refused),
+        trial("features: 'power-off' waits, and another vCPU starts it by CPU_ON", cpu_on),
+        trial("features: what a machine lacks is refused, and costs no id", features_refused),
+        trial("features: a second vCPU has those of the first; others are refused, and cost no id", same_features),
         needs(Capability::ArmSve, "features: 'sve' runs", sve),
         needs(Capability::ArmPmuV3, "features: 'pmu-v3' runs", pmu),
         needs(Capability::ArmPtrauthAddress, "features: 'pointer-auth' runs", pointer_auth),
@@ -35,11 +39,21 @@ const SYSTEM_OFF: u64 = 0x8400_0008;
 const SYSTEM_RESET: u64 = 0x8400_0009;
 const SYSTEM_RESET2: u64 = 0xc400_0012;
 
-/// `hvc #0; b .` with the function's number in `x0`.
+const CPU_ON: u64 = 0xc400_0003;
+
+/// `hvc #0; again: str x0, [x4]; b again` with the function's number in `x0`: what it returns is reported, so that a
+/// vCPU which runs on is seen.
 fn psci(function: u64, features: VcpuFeatures) -> Machine {
-    let machine = Machine::el1(&[0xd400_0002, 0x1400_0000], Some(features));
-    set(&machine, "x0", function);
+    let machine = Machine::el1(&CALL, Some(features));
+    set_call(&machine, function);
     machine
+}
+
+const CALL: [u32; 3] = [0xd400_0002, 0xf900_0080, 0x17ff_ffff];
+
+fn set_call(machine: &Machine, function: u64) {
+    set(machine, "x0", function);
+    set(machine, "x4", NOWHERE); // a hypercall changes x0 to x3
 }
 
 fn psci_events() {
@@ -57,16 +71,17 @@ fn psci_events() {
 fn off_then_boot() {
     let machine = psci(SYSTEM_OFF, VcpuFeatures::default());
     assert_eq!(machine.run().kind(), "system-event");
-    assert_waits(&machine);
+    assert_off(&machine);
     machine.vcpu.boot(&options()).unwrap();
-    set(&machine, "x0", SYSTEM_RESET);
+    set_call(&machine, SYSTEM_RESET);
     assert!(matches!(machine.run(), Exit::SystemEvent { event: SystemEvent::Reset, .. }));
 }
 
-/// The vCPU is switched off, or spins: no exit comes.
-fn assert_waits(machine: &Machine) {
-    let limit = std::time::Duration::from_millis(50);
-    assert!(matches!(machine.vcpu.run_sync(limit), Err(Error::Timeout { .. })));
+/// The vCPU, whose next instructions report, is switched off: no exit comes. A machine under emulation gets from entry to
+/// exit in less than a tenth of the limit.
+fn assert_off(machine: &Machine) {
+    let outcome = machine.vcpu.run_sync(Duration::from_millis(300));
+    assert!(matches!(outcome, Err(Error::Timeout { .. })), "{outcome:?}");
 }
 
 fn psci_reset2() {
@@ -77,41 +92,87 @@ fn psci_reset2() {
 
 fn without_psci() {
     let machine = psci(SYSTEM_OFF, VcpuFeatures::none());
-    assert_waits(&machine);
     // PSCI 0.1 knows no such function: it is answered as one.
-    assert_eq!(machine.vcpu.registers().unwrap().0.x0, u64::MAX);
+    assert_eq!(machine.run(), report(u64::MAX));
+}
+
+/// A second vCPU that is off, and whose program counter is at its VM's code, whose first instruction is [`STARTED`].
+fn waiting() -> (Machine, Vcpu) {
+    let Machine { vm, vcpu: first } = Machine::el1(&[STARTED], None);
+    let features = VcpuFeatures::default().with(VcpuFeature::PowerOff);
+    let vcpu = vm.create_vcpu(chosen(features)).unwrap();
+    let waiting = Machine { vcpu, vm };
+    set(&waiting, "pc", CODE);
+    set(&waiting, "x0", NOWHERE);
+    assert_off(&waiting);
+    (waiting, first)
+}
+
+/// `str x0, [x0]`: with the address in `x0`, the context that `CPU_ON` brings.
+const STARTED: u32 = 0xf900_0000;
+
+fn chosen(features: VcpuFeatures) -> VcpuOptions {
+    VcpuOptions { features: Some(features), ..Default::default() }
 }
 
 fn power_off() {
-    let machine = Machine::el1(&[REPORT], None);
-    let features = VcpuFeatures::default().with(VcpuFeature::PowerOff);
-    let second = machine.vm.create_vcpu(VcpuOptions { features: Some(features), ..Default::default() }).unwrap();
-    let waiting = Machine { vcpu: second, vm: machine.vm };
-    assert_waits(&waiting);
+    let (waiting, _first) = waiting();
     waiting.vcpu.boot(&options()).unwrap();
-    set(&waiting, "x1", NOWHERE);
-    assert_eq!(waiting.run(), report(0));
+    set(&waiting, "x0", NOWHERE);
+    assert_eq!(waiting.run(), report(NOWHERE));
+}
+
+fn cpu_on() {
+    let (waiting, first) = waiting();
+    let caller = CODE + 0x1000;
+    waiting.vm.memory().write(caller, &code(&CALL)).unwrap();
+    first.boot(&BootOptions { entry: caller, ..options() }).unwrap();
+    let update = |registers: &mut Registers| {
+        // The target is the second's MPIDR.
+        (registers.x0, registers.x1, registers.x2, registers.x3) = (CPU_ON, 1, CODE, NOWHERE);
+        registers.x4 = NOWHERE;
+        Ok(())
+    };
+    first.update_registers(update).unwrap();
+    assert_eq!(first.run_sync(LIMIT).unwrap(), report(0), "SUCCESS");
+    assert_eq!(waiting.run(), report(NOWHERE));
 }
 
 fn features_refused() {
-    let vm = vm();
-    for (feature, capability) in [
-        (VcpuFeature::Sve, Capability::ArmSve),
-        (VcpuFeature::PmuV3, Capability::ArmPmuV3),
-        (VcpuFeature::El132bit, Capability::ArmEl132bit),
-        (VcpuFeature::PointerAuth, Capability::ArmPtrauthGeneric),
+    for (feature, hide) in [
+        (VcpuFeature::Psci02, vec![Capability::ArmPsci02]),
+        (VcpuFeature::Sve, vec![Capability::ArmSve]),
+        (VcpuFeature::PmuV3, vec![Capability::ArmPmuV3]),
+        (VcpuFeature::El132bit, vec![Capability::ArmEl132bit]),
+        (VcpuFeature::PointerAuth, vec![Capability::ArmPtrauthAddress]),
+        (VcpuFeature::PointerAuth, vec![Capability::ArmPtrauthAddress, Capability::ArmPtrauthGeneric]),
     ] {
-        if vm.capabilities().has(capability) {
-            continue;
-        }
-        let features = Some(VcpuFeatures::default().with(feature));
-        let error = vm.create_vcpu(VcpuOptions { features, ..Default::default() }).unwrap_err();
-        assert!(matches!(error, Error::CapabilityMissing { .. }), "{error}");
-        assert!(error.to_string().contains(feature.name()), "{error}");
+        let missing = hide[0];
+        let vm = vm_without(hide);
+        let error = vm.create_vcpu(chosen(VcpuFeatures::none().with(feature))).unwrap_err();
+        let Error::CapabilityMissing { capability, needed_by, .. } = error else { panic!("{error}") };
+        assert_eq!(capability, missing.name());
+        assert!(needed_by.contains(feature.name()), "{needed_by}");
+        assert_eq!(vm.create_vcpu(chosen(VcpuFeatures::none())).unwrap().id(), 0);
     }
-    let both = [VcpuFeature::El132bit, VcpuFeature::Sve].into_iter().collect();
-    assert!(vm.create_vcpu(VcpuOptions { features: Some(both), ..Default::default() }).is_err());
-    assert_eq!(vm.create_vcpu(VcpuOptions::default()).unwrap().id(), 0);
+}
+
+fn vm_without(hide: Vec<Capability>) -> Vm {
+    let kvm = Kvm::open(KvmOptions { hide, ..Default::default() }).unwrap();
+    Vm::create(&kvm, &VmOptions::default()).unwrap()
+}
+
+fn same_features() {
+    let Machine { vm, vcpu: first } = Machine::el1(&[REPORT], Some(VcpuFeatures::none()));
+    let error = vm.create_vcpu(chosen(VcpuFeatures::default())).unwrap_err();
+    assert!(matches!(error, Error::InvalidArgument { what: "features", .. }), "{error}");
+    let off = vm.create_vcpu(chosen(VcpuFeatures::none().with(VcpuFeature::PowerOff))).unwrap();
+    assert_eq!((first.id(), off.id()), (0, 1), "the refused one took no id");
+    // Whom nothing is chosen for has the same, and runs.
+    let machine = Machine { vcpu: vm.create_vcpu(VcpuOptions::default()).unwrap(), vm };
+    machine.vcpu.boot(&options()).unwrap();
+    set(&machine, "x1", NOWHERE);
+    assert_eq!(machine.run(), report(0));
 }
 
 fn featured(feature: VcpuFeature, words: &[u32]) -> Machine {

@@ -50,24 +50,37 @@ fn width(kvm: &Kvm) -> u32 {
     if widest == 0 { MAX_BITS } else { widest.clamp(MIN_BITS, MAX_BITS) }
 }
 
-/// Refuses features that this VM cannot give.
+/// The features to make a vCPU with, given those of the VM's first one. Refuses what this VM cannot give.
 ///
 /// # Errors
 /// [`Error::CapabilityMissing`], [`Error::InvalidArgument`].
-pub(crate) fn check_features(features: Option<VcpuFeatures>, capabilities: &Capabilities) -> Result<VcpuFeatures> {
-    let features = features.unwrap_or_default();
+pub(crate) fn check_features(
+    features: Option<VcpuFeatures>,
+    first: Option<VcpuFeatures>,
+    capabilities: &Capabilities,
+) -> Result<VcpuFeatures> {
+    let features = VcpuFeatures::choose(features, first)?;
     features.require(capabilities).map(|()| features)
 }
 
-/// Makes the vCPU one of the host's own kind with those features, and finishes what they need before the first run.
+/// Makes the vCPU one of the host's own kind with those features, and finishes what they need before the first run. As
+/// soon as KVM has taken them, they are `first` of the VM.
 ///
 /// # Errors
 /// [`Error::Ioctl`]: `KVM_ARM_PREFERRED_TARGET`, `KVM_ARM_VCPU_INIT`, `KVM_ARM_VCPU_FINALIZE`, `KVM_SET_DEVICE_ATTR`.
-pub(crate) fn initialise(kvm: &Kvm, vm: &VmFd, vcpu: &VcpuFd, _id: u32, features: VcpuFeatures) -> Result<Setup> {
+pub(crate) fn initialise(
+    kvm: &Kvm,
+    vm: &VmFd,
+    vcpu: &VcpuFd,
+    _id: u32,
+    features: VcpuFeatures,
+    first: &mut Option<VcpuFeatures>,
+) -> Result<Setup> {
     let mut init = kvm_vcpu_init::default();
     vm.get_preferred_target(&mut init).map_err(Error::ioctl("KVM_ARM_PREFERRED_TARGET"))?;
     init.features[0] |= features.bits();
     vcpu.vcpu_init(&init).map_err(Error::ioctl("KVM_ARM_VCPU_INIT"))?;
+    *first = Some(features.of_the_vm());
     if features.has(VcpuFeature::Sve) {
         // With the lengths that KVM has chosen; until then neither a run nor a register is to be had.
         let sve = KVM_ARM_VCPU_SVE.cast_signed();

@@ -101,8 +101,9 @@ pub(super) const fn exceptions(bits: u32) -> u64 {
 ///
 /// All addresses of the VM map to themselves, readable and writable for EL1 alone: memory as normal, cacheable,
 /// inner-shareable memory, everything else as device memory. Where memory does not fill 2 MiB, all of these are normal;
-/// where there are more than 28 GiB-sized pieces in which both occur, the last of them are normal as a whole. An access
-/// to an address without memory is an MMIO exit either way.
+/// where there are more than 28 GiB-sized pieces in which both occur, the last of them are normal as a whole. To an
+/// address without memory an aligned load or store is an MMIO exit either way; where it is mapped as a device, an unaligned
+/// one and `DC ZVA` fault in stage 1, and nothing is fetched.
 pub(super) fn build(place: GpaRange, slots: &[GpaRange], bits: u32) -> Vec<u8> {
     let mut level_1 = Vec::new();
     let mut level_2 = Vec::new();

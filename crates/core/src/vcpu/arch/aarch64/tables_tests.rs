@@ -128,6 +128,26 @@ fn each_vector_stores_where_its_number_says() {
     }
 }
 
+/// Whole words, written down apart from the constants they are made of.
+#[test]
+fn descriptors_and_registers_are_those_of_the_manual() {
+    let bytes = build(place(), &with_tables(&[range(0, 0x1000)]), 40);
+    let (level_0, level_1, level_2) = (0xdffe_1000, 0xdffe_2000, 0xdffe_4000);
+    // D8.3.1: valid, table. D8.3.2: valid, AttrIndx 1, SH inner, AF. The same with AttrIndx 0, SH none, PXN and UXN.
+    assert_eq!([word(&bytes, level_0), word(&bytes, level_0 + 8)], [0xdffe_2003, 0xdffe_3003]);
+    assert_eq!([word(&bytes, level_1), word(&bytes, level_1 + 3 * 8)], [0xdffe_4003, 0xdffe_5003]);
+    assert_eq!(word(&bytes, level_1 + 8), 0x60_0000_4000_0401);
+    assert_eq!([word(&bytes, level_2), word(&bytes, level_2 + 8)], [0x705, 0x60_0000_0020_0401]);
+    assert_eq!(word(&build(place(), &with_tables(&[range(1 << 30, GIB)]), 40), level_1 + 8), 0x4000_0705);
+    let system = System::new(place(), 40, false);
+    // D24.2, SCTLR_EL1: M, C, SA, EOS, I, nTWI, nTWE, TSCXT, EIS, SPAN, nTLSMD, LSMAOE.
+    assert_eq!(system.sctlr, 0x30d5_180d);
+    // D24.2, TCR_EL1: T0SZ 24, IRGN0 and ORGN0 write-back, SH0 inner, TG0 4 KiB, EPD1, IPS 40 bits.
+    assert_eq!(system.tcr, 0x2_0080_3518);
+    assert_eq!(System::new(place(), 36, false).tcr, 0x1_0080_351c);
+    assert_eq!((system.mair, system.cpacr), (0xff00, 0x30_0000));
+}
+
 #[test]
 fn the_registers_turn_mmu_and_caches_on() {
     let system = System::new(place(), 40, false);

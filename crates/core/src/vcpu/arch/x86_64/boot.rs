@@ -26,18 +26,18 @@ use crate::{
 /// [`Error::InvalidArgument`], [`Error::Unaligned`]: nothing has changed. [`Error::SlotOverlap`], [`Error::SlotLimit`]:
 /// no place for the tables. [`Error::Ioctl`].
 pub(crate) fn boot(vcpu: &VcpuFd, memory: &GuestMemory, setup: &mut Setup, options: &BootOptions) -> Result<Boot> {
-    check(options)?;
+    let mode = check(options)?;
     let Setup { tables } = setup;
-    let place = match options.mode {
-        BootMode::Long => Some(tables.place(memory, options.tables, Again::Reuse)?),
-        BootMode::Real | BootMode::Protected | BootMode::El1 => None,
+    let place = match mode {
+        Mode::Long => Some(tables.place(memory, options.tables, Again::Reuse)?),
+        Mode::Real | Mode::Protected => None,
     };
     let built = place.map(|place| Tables::build(place, options.privilege == Privilege::User));
     if let (Some(place), Some(built)) = (place, &built) {
         memory.write(place.gpa(), &built.bytes)?;
     }
     update(vcpu, |registers| {
-        *registers = start(options, built.as_ref(), registers.apic_base);
+        *registers = start(mode, options, built.as_ref(), registers.apic_base);
         Ok(())
     })?;
     forget_events(vcpu)?;
@@ -62,31 +62,42 @@ const REAL_ENTRY_LAST: u64 = 0x10_ffef;
 /// The last selector times 16.
 const REAL_BASE_LAST: u64 = 0xf_fff0;
 
-fn check(options: &BootOptions) -> Result<()> {
+/// The modes of this architecture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Real,
+    Protected,
+    Long,
+}
+
+fn check(options: &BootOptions) -> Result<Mode> {
     let refuse = |what, expected| Err(Error::InvalidArgument { what, expected });
     let BootOptions { mode, privilege, entry, stack, tables } = *options;
+    let mode = match mode {
+        BootMode::Real => Mode::Real,
+        BootMode::Protected => Mode::Protected,
+        BootMode::Long => Mode::Long,
+        BootMode::El1 => return refuse("mode", "real, protected or long on x86_64"),
+    };
     let stack = stack.unwrap_or(0);
-    let stack_alignment = if mode == BootMode::Real { 2 } else { 16 };
+    let stack_alignment = if mode == Mode::Real { 2 } else { 16 };
     match mode {
-        BootMode::El1 => refuse("mode", "real, protected or long on x86_64"),
-        BootMode::Real if privilege == Privilege::User => {
-            refuse("privilege", "kernel in real mode, which has no other")
-        }
-        BootMode::Real if entry > REAL_ENTRY_LAST => refuse("entry", "at most 0x10_ffef in real mode"),
-        BootMode::Real if stack > 0x1_0000 => refuse("stack", "at most 64 KiB in real mode"),
+        Mode::Real if privilege == Privilege::User => refuse("privilege", "kernel in real mode, which has no other"),
+        Mode::Real if entry > REAL_ENTRY_LAST => refuse("entry", "at most 0x10_ffef in real mode"),
+        Mode::Real if stack > 0x1_0000 => refuse("stack", "at most 64 KiB in real mode"),
         _ if entry >= tables::MAPPED => refuse("entry", "below 4 GiB"),
         _ if stack > tables::MAPPED => refuse("stack", "at most 4 GiB"),
-        BootMode::Protected if stack == tables::MAPPED => refuse("stack", "below 4 GiB in protected mode"),
+        Mode::Protected if stack == tables::MAPPED => refuse("stack", "below 4 GiB in protected mode"),
         _ if !stack.is_multiple_of(stack_alignment) => {
             Err(Error::Unaligned { what: "stack", value: stack, alignment: stack_alignment })
         }
-        _ => check_tables(mode, tables),
+        _ => check_tables(mode, tables).map(|()| mode),
     }
 }
 
-fn check_tables(mode: BootMode, tables: Option<u64>) -> Result<()> {
+fn check_tables(mode: Mode, tables: Option<u64>) -> Result<()> {
     let Some(gpa) = tables else { return Ok(()) };
-    if mode != BootMode::Long {
+    if mode != Mode::Long {
         return Err(Error::InvalidArgument { what: "tables", expected: "absent: only long mode has any" });
     }
     // The guest finds its GDT by a linear address, which has to be the same number.
@@ -120,7 +131,7 @@ const FIXED: u64 = 1 << 1;
 const IOPL_3: u64 = 3 << 12;
 
 /// The registers a guest starts with. Those not named are 0.
-fn start(options: &BootOptions, tables: Option<&Tables>, apic_base: u64) -> Registers {
+fn start(mode: Mode, options: &BootOptions, tables: Option<&Tables>, apic_base: u64) -> Registers {
     let user = options.privilege == Privilege::User;
     let stack = options.stack.unwrap_or(0);
     let common = Registers {
@@ -133,13 +144,12 @@ fn start(options: &BootOptions, tables: Option<&Tables>, apic_base: u64) -> Regi
         tr: Segment { limit: 0xffff, type_: 0xb, present: true, ..Segment::default() },
         ..Registers::default()
     };
-    match options.mode {
-        // `check` has refused the other architecture's.
-        BootMode::Real | BootMode::El1 => real(&common),
-        BootMode::Protected => {
+    match mode {
+        Mode::Real => real(&common),
+        Mode::Protected => {
             flat(Flat::new(user, false), &Registers { cr0: PE | MP | ET | NE, cr4: OSFXSR | OSXMMEXCPT, ..common })
         }
-        BootMode::Long => flat(
+        Mode::Long => flat(
             Flat::new(user, true),
             &Registers {
                 cr0: PE | MP | ET | NE | WP | AM | PG,

@@ -40,7 +40,11 @@ pub(crate) const fn vm_type(_kvm: &Kvm) -> u64 {
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] where any are chosen.
-pub(crate) fn check_features(features: Option<VcpuFeatures>, _capabilities: &Capabilities) -> Result<VcpuFeatures> {
+pub(crate) fn check_features(
+    features: Option<VcpuFeatures>,
+    _first: Option<VcpuFeatures>,
+    _capabilities: &Capabilities,
+) -> Result<VcpuFeatures> {
     match features {
         None => Ok(VcpuFeatures::none()),
         Some(_) => Err(Error::InvalidArgument { what: "features", expected: "absent on x86_64: aarch64 has them" }),
@@ -51,7 +55,14 @@ pub(crate) fn check_features(features: Option<VcpuFeatures>, _capabilities: &Cap
 ///
 /// # Errors
 /// [`Error::Ioctl`]: `KVM_GET_SUPPORTED_CPUID`, `KVM_SET_CPUID2` (refused after the vCPU's first run).
-pub(crate) fn initialise(kvm: &Kvm, _vm: &VmFd, vcpu: &VcpuFd, id: u32, _: VcpuFeatures) -> Result<Setup> {
+pub(crate) fn initialise(
+    kvm: &Kvm,
+    _vm: &VmFd,
+    vcpu: &VcpuFd,
+    id: u32,
+    _features: VcpuFeatures,
+    _first: &mut Option<VcpuFeatures>,
+) -> Result<Setup> {
     let mut cpuid = kvm.supported_cpuid()?.clone();
     set_apic_id(cpuid.as_mut_slice(), id);
     vcpu.set_cpuid2(&cpuid).map_err(Error::ioctl("KVM_SET_CPUID2"))?;
