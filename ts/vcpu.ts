@@ -278,8 +278,8 @@ export class Vcpu implements Disposable, AsyncDisposable {
    * Puts the vCPU where a guest starts: registers, nothing pending, and the tables that long mode and EL1 need, which
    * the host makes in a slot of their own. Map memory first: at EL1 the tables say what is memory.
    *
-   * On aarch64 before Linux 5.15, a PSCI `CPU_ON` by another vCPU that no run of this one has seen yet resets it at its
-   * next run, after this boot: let the guest start a vCPU, or the program, not both.
+   * On aarch64 it takes the place of a PSCI `CPU_ON` that another vCPU has made for this one and that no run has seen
+   * yet. One that is made during the boot may come after it, and reset the vCPU at its next run.
    *
    * @returns Where the tables lie, and at EL1 where exceptions show.
    * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, `ERR_OUT_OF_RANGE`, `ERR_UNALIGNED`, `ERR_SLOT_OVERLAP`,

@@ -58,7 +58,8 @@ macro_rules! features {
 
 features! {
     PowerOff, "power-off", [0], [],
-        "The vCPU waits until another starts it by PSCI `CPU_ON`, or until it is booted (not both: [`crate::Vcpu::boot`]).";
+        "The vCPU waits until another starts it by PSCI `CPU_ON`, or until it is booted ([`crate::Vcpu::boot`] says what \
+         becomes of both).";
     El132bit, "el1-32bit", [1], [ArmEl132bit], "EL1 runs in 32-bit state (`AArch32`).";
     Psci02, "psci-0.2", [2], [ArmPsci02],
         "PSCI 0.2 or later: power-off and reset are system events. Without it there is no exit at all.";

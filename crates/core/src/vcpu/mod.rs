@@ -221,9 +221,8 @@ impl Vcpu {
 
     /// Puts the vCPU where a guest of that mode starts.
     ///
-    /// On aarch64 with a kernel before 5.15, a PSCI `CPU_ON` that another vCPU made for this one, and that no run of it
-    /// has seen yet, resets it at the next run, after this boot: run it once (a kick ends that) before, or let the guest
-    /// start it.
+    /// On aarch64 it takes the place of a PSCI `CPU_ON` that another vCPU has made for this one and that no run has seen
+    /// yet. One that is made during the boot may come after it, and reset the vCPU at its next run.
     ///
     /// # Errors
     /// Those of [`Vcpu::update_registers`]; [`Error::InvalidArgument`] and [`Error::Unaligned`] where the options

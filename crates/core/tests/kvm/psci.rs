@@ -13,7 +13,7 @@ use typevisor::{
 use crate::{
     el1::{NOWHERE, REPORT, boot, options, report, set},
     machine::{CODE, LIMIT, Machine, code},
-    support::{needs, trial},
+    support::{needs, trial, vm},
 };
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -27,6 +27,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial("psci: without the feature SYSTEM_OFF is no exit", without_psci),
         trial("features: 'power-off' waits, and a boot starts it", power_off),
         trial("features: 'power-off' waits, and another vCPU starts it by CPU_ON", cpu_on),
+        trial("features: a boot comes after a CPU_ON that no run has seen", boot_after_cpu_on),
         trial("features: what a machine lacks is refused, and costs no id", features_refused),
         trial("features: a second vCPU has those of the first; others are refused, and cost no id", same_features),
         needs(Capability::ArmSve, "features: 'sve' runs", sve),
@@ -124,6 +125,12 @@ fn power_off() {
 
 fn cpu_on() {
     let (waiting, first) = waiting();
+    start_second(&waiting, &first);
+    assert_eq!(waiting.run(), report(NOWHERE));
+}
+
+/// The first vCPU calls `CPU_ON` for the second, with [`CODE`] and [`NOWHERE`].
+fn start_second(waiting: &Machine, first: &Vcpu) {
     let caller = CODE + 0x1000;
     waiting.vm.memory().write(caller, &code(&CALL)).unwrap();
     first.boot(&BootOptions { entry: caller, ..options() }).unwrap();
@@ -135,7 +142,16 @@ fn cpu_on() {
     };
     first.update_registers(update).unwrap();
     assert_eq!(first.run_sync(LIMIT).unwrap(), report(0), "SUCCESS");
-    assert_eq!(waiting.run(), report(NOWHERE));
+}
+
+fn boot_after_cpu_on() {
+    let (waiting, first) = waiting();
+    start_second(&waiting, &first);
+    waiting.vcpu.boot(&options()).unwrap();
+    set(&waiting, "x0", NOWHERE + 8);
+    let data = (NOWHERE + 8).to_le_bytes().into();
+    assert_eq!(waiting.run(), Exit::MmioWrite { gpa: NOWHERE + 8, data });
+    assert_ne!(waiting.vcpu.registers().unwrap().0.sctlr_el1 & 1, 0, "the MMU is on, as booted");
 }
 
 fn features_refused() {
@@ -155,6 +171,13 @@ fn features_refused() {
         assert!(needed_by.contains(feature.name()), "{needed_by}");
         assert_eq!(vm.create_vcpu(chosen(VcpuFeatures::none())).unwrap().id(), 0);
     }
+    let vm = vm();
+    let both: VcpuFeatures = [VcpuFeature::El132bit, VcpuFeature::Sve].into_iter().collect();
+    let error = vm.create_vcpu(chosen(both)).unwrap_err();
+    if [Capability::ArmEl132bit, Capability::ArmSve].into_iter().all(|capability| vm.capabilities().has(capability)) {
+        assert!(matches!(error, Error::InvalidArgument { what: "features", .. }), "{error}");
+    }
+    assert_eq!(vm.create_vcpu(VcpuOptions::default()).unwrap().id(), 0);
 }
 
 fn vm_without(hide: Vec<Capability>) -> Vm {
