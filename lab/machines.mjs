@@ -38,17 +38,18 @@ export function defaultMachine(env = process.env, arch = hostArch()) {
 export function byId(id) {
   const found = MACHINES.find(machine => machine.id === id);
   if (!found)
-    throw new Stop(`no such machine: ${id} (there are: ${MACHINES.map(machine => machine.id).join(', ')})`, 2);
+    throw new Stop(`lab: no such machine: ${id} (there are: ${MACHINES.map(machine => machine.id).join(', ')})`, 2);
   return found;
 }
 
 /** The machine that `--kernel` and `--arch` name: an id, or a kernel's name and an architecture; none: the default. */
 export function choose({ kernel, arch }, env = process.env, host = hostArch()) {
   if (arch !== undefined && !ARCHITECTURES.includes(arch))
-    throw new Stop(`no such architecture: ${arch} (there are: ${ARCHITECTURES.join(', ')})`, 2);
+    throw new Stop(`lab: no such architecture: ${arch} (there are: ${ARCHITECTURES.join(', ')})`, 2);
   if (kernel === undefined) return defaultMachine(env, arch ?? host);
   const exact = MACHINES.find(machine => machine.id === kernel);
   if (exact && (arch === undefined || exact.arch === arch)) return exact;
+  if (exact?.arch === 'aarch64') throw new Stop(`lab: machine ${kernel} is ${exact.arch}, and --arch says ${arch}`, 2);
   const wanted = arch ?? host;
   return byId(wanted === 'aarch64' && !kernel.startsWith('aarch64-') ? `aarch64-${kernel}` : kernel);
 }

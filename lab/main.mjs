@@ -8,8 +8,8 @@
 // machine (QEMU, no KVM needed here). A machine that is not ready is made so first.
 //
 // The command sees the repository at its own path, and its output and exit code become those of this program. What it
-// changes stays in the machine, but for the folder $TYPEVISOR_LAB_FILES (target/lab/files/MACHINE): that comes back,
-// also from a machine that died. Machines with this processor see all of this machine's files, the others a small root
+// changes stays in the machine, but for the folder $TYPEVISOR_LAB_FILES (target/lab/files/MACHINE, emptied before each
+// run): that comes back, also from a machine that died. Machines with this processor see all of this machine's files, the others a small root
 // with Node.js 24, and the repository.
 //
 //   --kernel NAME       lab, 5.10, 6.1, 6.12 or newest, or a machine's id; without it the one with most features
@@ -39,6 +39,11 @@ import { MACHINES, byId, choose } from './machines.mjs';
 
 const COMMANDS = { list: listMachines, prepare: prepareMachines, selftests: kernelSelftests };
 
+const NO_COMMAND = new Stop(
+  'lab: say what to run behind a second --: npm run lab -- [OPTIONS] -- COMMAND… (see --help)',
+  2,
+);
+
 // The selftests have a help of their own.
 const helpFor = process.argv[2] === 'selftests' ? new URL('selftests/main.mjs', import.meta.url) : import.meta.url;
 
@@ -60,10 +65,11 @@ function parse(config) {
 async function runCommand(args) {
   const end = args.indexOf('--');
   const words = end < 0 ? [] : args.slice(end + 1);
+  if (words.length === 0) throw NO_COMMAND;
   const text = { type: 'string' };
   const options = { kernel: text, arch: text, timeout: text, memory: text, cpus: text, verbose: { type: 'boolean' } };
-  const { values } = parse({ args: end < 0 ? args : args.slice(0, end), options });
-  if (words.length === 0) throw new Stop('lab: say what to run: npm run lab -- [OPTIONS] -- COMMAND… (see --help)', 2);
+  const { values, positionals } = parse({ args: args.slice(0, end), options, allowPositionals: true });
+  if (positionals.length > 0) throw NO_COMMAND;
   const machine = choose(values);
   const limits = {
     timeoutS: whole(values, 'timeout', 600),
@@ -84,6 +90,7 @@ async function runCommand(args) {
 async function inMachine(machine, words, limits, verbose) {
   if (!machineState(machine).ready) await prepare([machine]);
   await buildFor(machine.arch);
+  if (process.stderr.isTTY) say(`lab: booting machine ${machine.id}`);
   const ended = await runInMachine(machine, words, { ...limits, folder: here(), onOutput: passOn });
   explain(machine, ended, verbose);
   return ended.code;

@@ -86,6 +86,7 @@ function removeFolders() {
 /** Where files come back: the same path there and here. */
 function filesFolder({ id }) {
   const folder = join(ROOT, 'target/lab/files', id);
+  rmSync(folder, { recursive: true, force: true }); // an old result must not pass for a new one
   mkdirSync(folder, { recursive: true });
   return folder;
 }
@@ -137,10 +138,10 @@ async function drive({ command, args }, ports, { machine, timeoutS, onOutput }) 
   };
   const poll = setInterval(() => watch.look(), POLL_MS);
   const { status, tail } = await run(command, args, { signal: stop.signal, onLine: () => {} });
-  clearTimeout(timer);
   clearInterval(poll);
   watch.look();
   watch.close();
+  clearTimeout(timer); // last: a look may have set it
   if (status === 127 || tail.some(line => line.includes('failed to execute')))
     throw new Stop(`lab: ${emulator(machine.arch)} cannot be run: ${tail.at(-1) ?? ''}`, LAB_FAILED);
   if (refused) return { code: LAB_FAILED, problem: refused };

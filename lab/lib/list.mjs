@@ -37,8 +37,10 @@ function stateOf(machine) {
 }
 
 function print({ id, arch, about, ready, kernel, why, has, default: isDefault }) {
-  console.log(`${id.padEnd(14)}  ${arch.padEnd(7)}  ${ready ? `ready: Linux ${kernel}` : `not ready: ${why}`}`);
-  console.log(`    ${about}${isDefault ? '; npm test uses it' : ''}`);
+  console.log(
+    `${isDefault ? '*' : ' '} ${id.padEnd(14)}  ${arch.padEnd(7)}  ${ready ? `ready: Linux ${kernel}` : `not ready: ${why}`}`,
+  );
+  console.log(`    ${about}${isDefault ? '; the default, and what npm test uses' : ''}`);
   if (has.length === 0) console.log('    (what its KVM has is noted at its first boot)');
   for (const { type, capabilities } of has) console.log(`    ${type} VM: ${capabilities.join(', ')}`);
 }

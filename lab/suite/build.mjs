@@ -42,7 +42,7 @@ async function foreignAddon(arch) {
   const stamp = new Stamp(`lab-addon-${arch}`, file);
   const inputs = fingerprint(['crates', 'Cargo.toml', 'Cargo.lock']);
   if (!stamp.isFresh(inputs)) {
-    say(`lab: building the addon for ${arch}`);
+    say(`lab: building the addon for ${arch} (a minute or two, once)`);
     copy(await crossAddon(arch, [], await crossBuild(arch)), join(ROOT, file));
     stamp.write(inputs);
   }
@@ -150,7 +150,7 @@ async function buildBinaries(arch) {
   const inputs = fingerprint(['crates', 'Cargo.toml', 'Cargo.lock', 'lab/suite/build.mjs']);
   const stamp = new Stamp(`lab-suite-${arch}`, `${SUITE}/${arch}/core-kvm`);
   if (stamp.isFresh(inputs)) return;
-  say(`lab: building the core's tests and the addon for ${arch}`);
+  say(`lab: building the core's tests and the addon for ${arch} (two minutes or three, once)`);
   const place = join(ROOT, SUITE, arch);
   mkdirSync(place, { recursive: true });
   const isHost = node === process.arch;

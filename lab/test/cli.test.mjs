@@ -19,7 +19,8 @@ test('arguments that make no sense are refused with exit code 2', () => {
     [['--timeout', 'soon', '--', 'true'], /--timeout takes a whole number from 1 on, not soon/],
     [['--memory', '0', '--', 'true'], /--memory takes a whole number/],
     [['--colour', '--', 'true'], /Unknown option '--colour'/],
-    [['uname', '-r'], /lab: /],
+    [['uname', '-r'], /say what to run behind a second --/],
+    [['--kernel', '6.1', 'uname', '--', 'true'], /say what to run behind a second --/],
     [['prepare', 'nowhere'], /no such machine: nowhere/],
     [['list', '--all'], /Unknown option '--all'/],
   ]) {
@@ -39,7 +40,8 @@ test('--help says it all; after -- it belongs to the command', () => {
 test('the list has every machine, for people and as JSON', () => {
   const text = lab('list');
   assert.equal(text.status, 0, text.stderr);
-  for (const { id } of MACHINES) assert.match(text.stdout, new RegExp(`^${id.replaceAll('.', '\\.')} .*ready`, 'm'));
+  for (const { id } of MACHINES)
+    assert.match(text.stdout, new RegExp(`^[* ] ${id.replaceAll('.', '\\.')} .*ready`, 'm'));
   const { schemaVersion, machines } = JSON.parse(lab('list', '--json').stdout);
   assert.equal(schemaVersion, 1);
   assert.deepEqual(

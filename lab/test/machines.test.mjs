@@ -28,6 +28,10 @@ test('without a kernel it is the one with most features', () => {
 
 test('an unknown machine or architecture is refused, and all that there are are named', () => {
   assert.throws(() => byId('4.19'), { message: /no such machine: 4\.19 \(there are: lab, 5\.10, /, exitCode: 2 });
+  assert.throws(() => choose({ kernel: 'aarch64-6.1', arch: 'x86_64' }), {
+    message: 'lab: machine aarch64-6.1 is aarch64, and --arch says x86_64',
+    exitCode: 2,
+  });
   assert.throws(() => choose({ kernel: 'lab', arch: 'aarch64' }), /no such machine: aarch64-lab/);
   assert.throws(() => choose({ arch: 'riscv64' }), { message: /no such architecture: riscv64/, exitCode: 2 });
 });
