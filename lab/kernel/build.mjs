@@ -2,28 +2,26 @@
 import { createHash } from 'node:crypto';
 import {
   appendFileSync,
-  closeSync,
   copyFileSync,
   existsSync,
-  openSync,
   readFileSync,
   readdirSync,
   rmSync,
   statSync,
   writeFileSync,
-  writeSync,
 } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { scratchFolder } from '../../scripts/lib/debs.mjs';
 import { withLock } from '../../scripts/lib/lock.mjs';
 import { ROOT, shown } from '../../scripts/lib/paths.mjs';
-import { output, run } from '../../scripts/lib/run.mjs';
+import { output } from '../../scripts/lib/run.mjs';
 import { Stop, say } from '../../scripts/lib/say.mjs';
 import { filesBelow } from '../../scripts/lib/stale.mjs';
 import { compilerFor } from '../lib/hold.mjs';
+import { runMake } from '../lib/make.mjs';
 import { Progress, clock, progressLine, waitingFor } from '../lib/progress.mjs';
-import { PATCH, buildTree, kernelSource, lastLinesOf } from '../lib/source.mjs';
+import { PATCH, buildTree, kernelSource } from '../lib/source.mjs';
 import { finishPart, readPart, storeDir } from '../lib/store.mjs';
 import { KERNEL_TOOLS, needTools } from '../lib/tools.mjs';
 import { compareVersions } from '../lib/versions.mjs';
@@ -138,9 +136,9 @@ const CONFIGURED = '.config.done';
 
 async function configure(tree, make, log) {
   const config = join(tree, '.config');
-  await logged(make(['tinyconfig']), log);
+  await runMake('the kernel', make(['tinyconfig']), log);
   appendFileSync(config, text(CONFIG));
-  await logged(make(['olddefconfig']), log);
+  await runMake('the kernel', make(['olddefconfig']), log);
   const unmet = unmetLines(text(CONFIG), readFileSync(config, 'utf8'));
   if (unmet.length > 0) throw new Stop(`lab: ${CONFIG} asks for what this source has not: ${unmet.join(', ')}`);
   writeFileSync(join(tree, CONFIGURED), '');
@@ -164,23 +162,8 @@ async function compile(tree, args, log) {
     progressLine("lab's kernel", done, ABOUT, 'objects', (Date.now() - began) / 1000),
   );
   try {
-    await logged(args, log, line => (done += COMPILED.test(line) ? 1 : 0));
+    await runMake('the kernel', args, log, line => (done += COMPILED.test(line) ? 1 : 0));
   } finally {
     progress.end();
-  }
-}
-
-/** Runs make; where it fails, a `Stop` with what it said last. */
-async function logged(args, log, seen = () => {}) {
-  const file = openSync(log, 'a');
-  const onLine = line => {
-    writeSync(file, `${line}\n`);
-    seen(line);
-  };
-  try {
-    const { status } = await run('nice', ['make', ...args], { onLine });
-    if (status !== 0) throw new Stop(`lab: the kernel could not be built (${shown(log)}):\n${lastLinesOf(log)}`);
-  } finally {
-    closeSync(file);
   }
 }

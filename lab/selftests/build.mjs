@@ -1,7 +1,7 @@
 // The kernel's KVM selftests, built from the source that the lab's kernel is built from, patch included. Static, so that
 // they run in every machine of their processor. They are the kernel's (GPL-2.0) and stay in the cache.
 import { createHash } from 'node:crypto';
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, writeSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
 import { scratchFolder } from '../../scripts/lib/debs.mjs';
@@ -10,11 +10,13 @@ import { ROOT, shown } from '../../scripts/lib/paths.mjs';
 import { output, run } from '../../scripts/lib/run.mjs';
 import { Stop, say } from '../../scripts/lib/say.mjs';
 import { compilerFor } from '../lib/hold.mjs';
+import { runMake } from '../lib/make.mjs';
 import { Progress, progressLine, waitingFor } from '../lib/progress.mjs';
-import { PATCH, buildTree, byVersion, kernelSource, lastLinesOf } from '../lib/source.mjs';
+import { PATCH, buildTree, kernelSource } from '../lib/source.mjs';
 import { finishPart, readPart, storeDir, verifyPart } from '../lib/store.mjs';
 import { forgetSuites } from '../lib/suites.mjs';
 import { SELFTEST_TOOLS, needTools } from '../lib/tools.mjs';
+import { compareVersions } from '../lib/versions.mjs';
 
 const FOLDER = 'tools/testing/selftests/kvm';
 /** The kernel's makefiles have Debian's name for one of the two processors. */
@@ -48,7 +50,7 @@ function cachedName(arch) {
   const folder = join(storeDir(), 'selftests');
   const names = existsSync(folder) ? readdirSync(folder).filter(name => name.startsWith(`${arch}-`)) : [];
   return names
-    .toSorted(byVersion)
+    .toSorted(compareVersions)
     .map(name => `selftests/${name}`)
     .findLast(name => {
       const part = readPart(name);
@@ -84,7 +86,7 @@ async function buildPart(arch, source, name, prefix) {
   const built = join(tree, 'built');
   const folder = ['-C', join(tree, FOLDER), ...settings, `OUTPUT=${built}`, 'EXTRA_CFLAGS=-static'];
   rmSync(log, { force: true });
-  await make(['-C', tree, ...settings, 'headers'], log); // as the selftests' own documentation says
+  await runMake('the selftests', ['-C', tree, ...settings, 'headers'], log); // as the selftests' own documentation says
   await compile(arch, folder, log);
   const names = await testNames(folder, built);
   const scratch = scratchFolder(storeDir());
@@ -103,23 +105,14 @@ async function compile(arch, folder, log) {
     progressLine(`selftests ${arch}`, done, ABOUT[arch], 'compiler calls', (Date.now() - began) / 1000),
   );
   try {
-    await make([`-j${availableParallelism()}`, ...folder], log, line => (done += /^\S*gcc /.test(line) ? 1 : 0));
+    await runMake(
+      'the selftests',
+      [`-j${availableParallelism()}`, ...folder],
+      log,
+      line => (done += /^\S*gcc /.test(line) ? 1 : 0),
+    );
   } finally {
     progress.end();
-  }
-}
-
-async function make(args, log, seen = () => {}) {
-  const file = openSync(log, 'a');
-  const onLine = line => {
-    writeSync(file, `${line}\n`);
-    seen(line);
-  };
-  try {
-    const { status } = await run('nice', ['make', ...args], { onLine });
-    if (status !== 0) throw new Stop(`lab: the selftests could not be built (${shown(log)}):\n${lastLinesOf(log)}`);
-  } finally {
-    closeSync(file);
   }
 }
 

@@ -22,6 +22,7 @@ test('arguments that make no sense are refused with exit code 2', () => {
     [['uname', '-r'], /say what to run behind a second --/],
     [['--kernel', '6.1', 'uname', '--', 'true'], /say what to run behind a second --/],
     [['prepare', 'nowhere'], /no such machine: nowhere/],
+    [['selftests', '--machine', 'nowhere'], /no such machine: nowhere/],
     [['list', '--all'], /Unknown option '--all'/],
   ]) {
     const { status, stdout, stderr } = lab(...args);
