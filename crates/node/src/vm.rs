@@ -80,7 +80,7 @@ impl NativeVm {
 
     #[napi(catch_unwind)]
     pub fn map(&self, options: NativeMapOptions) -> Outcome<NativeSlot> {
-        outcome(map_options(&options).and_then(|options| self.vm.memory().map(options)).map(Into::into))
+        outcome(map_options(&options).and_then(|options| self.vm.memory().map(&options)).map(Into::into))
     }
 
     #[napi(catch_unwind)]
@@ -180,5 +180,5 @@ fn vcpu_options(options: &NativeVcpuOptions) -> Result<VcpuOptions> {
 fn map_options(options: &NativeMapOptions) -> Result<MapOptions> {
     let range = GpaRange::pages(unsigned("gpa", options.gpa)?, unsigned("size", options.size)?)?;
     let slot = options.slot.map(|slot| unsigned_u32("slot", slot)).transpose()?;
-    Ok(MapOptions { range, readonly: options.readonly, slot })
+    Ok(MapOptions { readonly: options.readonly, slot, ..MapOptions::new(range) })
 }

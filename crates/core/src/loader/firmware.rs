@@ -45,7 +45,7 @@ pub struct FirmwareLayout {
 /// changed then.
 pub(crate) fn load_firmware(memory: &GuestMemory, image: &[u8]) -> Result<FirmwareLayout> {
     let (layout, tail) = plan(image)?;
-    let rom = memory.map(MapOptions { readonly: true, ..MapOptions::new(layout.rom) })?;
+    let rom = memory.map(&MapOptions { readonly: true, ..MapOptions::new(layout.rom) })?;
     let written = memory.write(layout.rom.gpa(), image).and_then(|()| copy_below_1_mib(memory, layout.shadow, tail));
     if let Err(error) = written {
         rom.unmap()?;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::{
+    backing::{self, Backed},
     guest_memory::GuestMemory,
     region::{Identity, Region},
     slot::{MapOptions, MemorySlot},
@@ -11,7 +12,6 @@ use super::{
 use crate::{
     error::{Error, Result},
     range::{GpaRange, PAGE_SIZE},
-    sys::mapping::Mapping,
 };
 
 /// `KVM_MEM_MAX_NR_PAGES` of the kernel's `include/linux/kvm_host.h`, in bytes: 4 KiB short of 8 TiB.
@@ -32,13 +32,13 @@ impl GuestMemory {
     /// use typevisor::{GpaRange, Kvm, Vm, VmOptions, memory::MapOptions};
     /// let vm = Vm::create(&Kvm::open(Default::default())?, &VmOptions::default())?;
     /// let rom = MapOptions { readonly: true, ..MapOptions::new(GpaRange::pages(0xffff_0000, 0x1_0000)?) };
-    /// let slot = vm.memory().map(rom)?;
+    /// let slot = vm.memory().map(&rom)?;
     /// vm.memory().write(0xffff_fff0, &[0xf4])?; // the host may; a guest's write would exit
     /// assert_eq!((slot.number(), slot.readonly()), (0, true));
     /// # Ok::<(), typevisor::Error>(())
     /// ```
-    pub fn map(&self, options: MapOptions) -> Result<MemorySlot> {
-        let MapOptions { range, readonly, slot } = options;
+    pub fn map(&self, options: &MapOptions) -> Result<MemorySlot> {
+        let &MapOptions { range, readonly, slot, ref backing } = options;
         GpaRange::pages(range.gpa(), range.size())?;
         if range.size() > SLOT_SIZE_MAX {
             return Err(Error::InvalidArgument { what: "the size of a slot", expected: "less than 8 TiB" });
@@ -52,11 +52,11 @@ impl GuestMemory {
         }
         let mut changes = self.changes()?;
         let vacancy = self.look(|map| map.vacancy(range, slot))?;
-        let mapping = Arc::new(Mapping::anonymous(host_size(range)?)?);
+        let backed = backing::provide(backing, range)?;
         let lent = changes.lent()?;
-        lent.set(vacancy.number(), range, readonly, &mapping)?;
-        let identity = Arc::new(Identity::new(vacancy.number(), readonly, lent.name(), range));
-        let region = Region::new(range, Arc::clone(&identity), mapping);
+        lent.set(vacancy.number(), range, readonly, &backed)?;
+        let identity = Arc::new(Identity::new(vacancy.number(), options, &backed, lent.name()));
+        let region = Region::new(range, Arc::clone(&identity), backed);
         self.publish(&changes, |map| map.insert(vacancy, Arc::new(region)))?;
         Ok(MemorySlot::new(self.clone(), identity))
     }
@@ -86,7 +86,7 @@ impl GuestMemory {
             return Ok(());
         }
         let vacancy = self.look(|map| map.vacancy_for_move(identity.number, range))?;
-        changes.lent()?.set(identity.number, range, identity.readonly, region.mapping())?;
+        changes.lent()?.set(identity.number, range, identity.readonly, region.backed())?;
         self.publish(&changes, |map| {
             map.insert(vacancy, Arc::new(region.moved_to(range)));
         })
@@ -103,6 +103,17 @@ impl GuestMemory {
         drop(changes.take());
     }
 
+    /// `size` bytes of the slot's memory from `offset` on, for a share of it.
+    pub(super) fn part(&self, identity: &Arc<Identity>, offset: u64, size: u64) -> Result<Backed> {
+        if !offset.is_multiple_of(PAGE_SIZE) {
+            return Err(Error::Unaligned { what: "offset", value: offset, alignment: PAGE_SIZE });
+        }
+        let past_end =
+            Error::InvalidArgument { what: "offset and size of a share", expected: "within the slot that is shared" };
+        let fits = offset.checked_add(size).is_some_and(|end| end <= identity.range().size());
+        self.find(identity)?.backed().part(offset, size).filter(|_| fits).ok_or(past_end)
+    }
+
     /// The region of the slot that `identity` stands for: another slot may have its number by now.
     fn find(&self, identity: &Arc<Identity>) -> Result<Arc<Region>> {
         self.look(|map| {
@@ -113,7 +124,3 @@ impl GuestMemory {
 }
 
 const SLOT_CLOSED: Error = Error::Closed { what: "memory slot" };
-
-fn host_size(range: GpaRange) -> Result<usize> {
-    usize::try_from(range.size()).map_err(|_| Error::OutOfRange { gpa: range.gpa(), size: range.size() })
-}

@@ -45,6 +45,8 @@ pub struct SlotInfo {
     pub range: GpaRange,
     /// Whether the guest may only read it.
     pub readonly: bool,
+    /// What stands behind it: `anonymous`, …; for a share, what stands behind the slot that is shared.
+    pub backing: &'static str,
     /// Which ioctl KVM was given, see [`MemorySlot::ioctl`].
     pub ioctl: &'static str,
     /// Tells this slot from every other there ever was in this process: numbers are reused, these are not.
@@ -64,8 +66,8 @@ pub struct SlotInfo {
 /// use typevisor::{GpaRange, Kvm, Vm, VmOptions, memory::MapOptions};
 /// let vm = Vm::create(&Kvm::open(Default::default())?, &VmOptions::default())?;
 /// let memory = vm.memory();
-/// memory.map(MapOptions::new(GpaRange::pages(0x0000, 0x1000)?))?;
-/// memory.map(MapOptions::new(GpaRange::pages(0x1000, 0x1000)?))?;
+/// memory.map(&MapOptions::new(GpaRange::pages(0x0000, 0x1000)?))?;
+/// memory.map(&MapOptions::new(GpaRange::pages(0x1000, 0x1000)?))?;
 /// memory.write(0xffe, b"over")?; // two bytes in each slot
 /// let mut bytes = [0; 4];
 /// memory.read(0xffe, &mut bytes)?;
@@ -165,6 +167,7 @@ impl GuestMemory {
                 number: region.identity().number,
                 range: region.range(),
                 readonly: region.readonly(),
+                backing: region.identity().backing,
                 ioctl: region.identity().ioctl,
                 serial: region.identity().serial,
             };

@@ -8,13 +8,13 @@ use std::{collections::BTreeMap, mem::ManuallyDrop, sync::Arc};
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region, kvm_userspace_memory_region2};
 use kvm_ioctls::VmFd;
 
+use super::backing::Backed;
 use crate::{
     error::Result,
     range::GpaRange,
     sys::{
         fork,
         ioctl::{KVM_SET_USER_MEMORY_REGION, KVM_SET_USER_MEMORY_REGION2},
-        mapping::Mapping,
     },
 };
 
@@ -84,14 +84,14 @@ impl SetSlot for KvmSlots {
 /// Every mapping that KVM knows, by slot number.
 pub(super) struct Lent {
     kvm: Box<dyn SetSlot>,
-    mappings: BTreeMap<u32, Arc<Mapping>>,
+    backings: BTreeMap<u32, Backed>,
     /// [`fork::generation`] of the process the VM belongs to.
     generation: u32,
 }
 
 impl Lent {
     pub(super) fn new(kvm: Box<dyn SetSlot>) -> Self {
-        Self { kvm, mappings: BTreeMap::new(), generation: fork::generation() }
+        Self { kvm, backings: BTreeMap::new(), generation: fork::generation() }
     }
 
     /// Which ioctl KVM is given.
@@ -99,20 +99,19 @@ impl Lent {
         self.kvm.name()
     }
 
-    /// Adds slot `number`, or moves it where it exists with this very mapping and flag. `range` is as long as
-    /// `mapping`.
+    /// Adds slot `number`, or moves it where it exists with this very memory and flag. `range` is as long as
+    /// `backed`.
     ///
     /// # Errors
     /// [`crate::Error::Ioctl`]; nothing changed then.
-    pub(super) fn set(&mut self, number: u32, range: GpaRange, readonly: bool, mapping: &Arc<Mapping>) -> Result<()> {
-        let size = range.size().min(mapping.size() as u64);
-        let address = mapping.address().addr().get() as u64;
+    pub(super) fn set(&mut self, number: u32, range: GpaRange, readonly: bool, backed: &Backed) -> Result<()> {
+        let (size, address) = (range.size(), backed.address());
         let command = SlotCommand { number, readonly, gpa: range.gpa(), size, address };
-        // SAFETY: `mapping` is `size` bytes or more at `address`. It goes into `mappings` before anybody else can drop
+        // SAFETY: `backed` is `size` bytes or more at `address`. It goes into `backings` before anybody else can drop
         // the reference we were lent, and leaves it only in `delete`, after KVM gave the slot up. Another mapping
         // under the same number cannot be replaced by this: KVM refuses a new address for an existing slot.
         unsafe { self.kvm.set(command) }?;
-        self.mappings.insert(number, Arc::clone(mapping));
+        self.backings.insert(number, backed.clone());
         Ok(())
     }
 
@@ -122,7 +121,7 @@ impl Lent {
     /// [`crate::Error::Ioctl`]; the slot is still there then.
     pub(super) fn delete(&mut self, number: u32) -> Result<()> {
         self.delete_in_kvm(number)?;
-        self.mappings.remove(&number);
+        self.backings.remove(&number);
         Ok(())
     }
 
@@ -138,9 +137,9 @@ impl Drop for Lent {
         if self.generation != fork::generation() {
             return; // The slots are the parent's, and the mappings never came along.
         }
-        for (number, mapping) in std::mem::take(&mut self.mappings) {
+        for (number, backed) in std::mem::take(&mut self.backings) {
             if self.delete_in_kvm(number).is_err() {
-                let _mapped_for_ever = ManuallyDrop::new(mapping);
+                let _mapped_for_ever = ManuallyDrop::new(backed);
             }
         }
     }

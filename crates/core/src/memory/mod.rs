@@ -3,6 +3,7 @@
 //! (`host`; it arrives here as `SlotFeatures`). Ruled by api.rst 4.35 and 4.140; why it is built as it is:
 //! `docs/design/memory.md`.
 
+mod backing;
 mod changes;
 mod copy;
 mod guest_memory;
@@ -14,6 +15,7 @@ mod slot_map;
 #[cfg(test)]
 mod tests;
 
+pub use backing::Backing;
 pub(crate) use guest_memory::SlotFeatures;
 pub use guest_memory::{GuestMemory, SlotInfo};
 pub use region::Region;

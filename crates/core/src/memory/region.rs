@@ -11,11 +11,10 @@ use vm_memory::{
     VolatileSlice,
 };
 
-use super::copy::GuestBytes;
+use super::{backing::Backed, copy::GuestBytes, slot::MapOptions};
 use crate::{
     error::{Error, Result},
     range::GpaRange,
-    sys::mapping::Mapping,
 };
 
 /// What makes a slot that slot, shared by all its handles and regions: two slots are the same one if this is.
@@ -23,6 +22,7 @@ use crate::{
 pub(super) struct Identity {
     pub(super) number: u32,
     pub(super) readonly: bool,
+    pub(super) backing: &'static str,
     pub(super) ioctl: &'static str,
     /// Given once in this process.
     pub(super) serial: u64,
@@ -32,10 +32,19 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    pub(super) fn new(number: u32, readonly: bool, ioctl: &'static str, range: GpaRange) -> Self {
+    pub(super) fn new(number: u32, options: &MapOptions, backed: &Backed, ioctl: &'static str) -> Self {
         static SERIALS: AtomicU64 = AtomicU64::new(1);
+        let &MapOptions { range, readonly, .. } = options;
         let serial = SERIALS.fetch_add(1, Relaxed);
-        Self { number, readonly, ioctl, serial, mapped_at: range, gpa: AtomicU64::new(range.gpa()) }
+        Self {
+            number,
+            readonly,
+            backing: backed.kind(),
+            ioctl,
+            serial,
+            mapped_at: range,
+            gpa: AtomicU64::new(range.gpa()),
+        }
     }
 
     pub(super) fn range(&self) -> GpaRange {
@@ -53,27 +62,27 @@ impl Identity {
 pub struct Region {
     range: GpaRange,
     identity: Arc<Identity>,
-    mapping: Arc<Mapping>,
+    backed: Backed,
 }
 
 impl Region {
-    /// `mapping` is as long as `range`.
-    pub(super) const fn new(range: GpaRange, identity: Arc<Identity>, mapping: Arc<Mapping>) -> Self {
-        Self { range, identity, mapping }
+    /// `backed` is as long as `range`.
+    pub(super) const fn new(range: GpaRange, identity: Arc<Identity>, backed: Backed) -> Self {
+        Self { range, identity, backed }
     }
 
     /// The same memory, moved.
     pub(super) fn moved_to(&self, range: GpaRange) -> Self {
         self.identity.gpa.store(range.gpa(), Relaxed);
-        Self { range, identity: Arc::clone(&self.identity), mapping: Arc::clone(&self.mapping) }
+        Self { range, identity: Arc::clone(&self.identity), backed: self.backed.clone() }
     }
 
     pub(super) const fn identity(&self) -> &Arc<Identity> {
         &self.identity
     }
 
-    pub(super) const fn mapping(&self) -> &Arc<Mapping> {
-        &self.mapping
+    pub(super) const fn backed(&self) -> &Backed {
+        &self.backed
     }
 
     /// `size` bytes from `offset` on.
@@ -81,7 +90,11 @@ impl Region {
     /// # Errors
     /// [`Error::Internal`]: callers ask for what the map says is there.
     pub(super) fn bytes(&self, offset: u64, size: u64) -> Result<GuestBytes<'_>> {
-        let bytes = || GuestBytes::of(&self.mapping, usize::try_from(offset).ok()?, usize::try_from(size).ok()?);
+        let (mapping, start) = self.backed.mapping();
+        let bytes = || {
+            let offset = usize::try_from(start.checked_add(offset)?).ok()?;
+            GuestBytes::of(mapping, offset, usize::try_from(size).ok()?)
+        };
         bytes().ok_or_else(|| Error::Internal { message: "an access leaves the memory of its slot".into() })
     }
 

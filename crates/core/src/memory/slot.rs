@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::{
+    backing::{Backed, Backing},
     guest_memory::{GuestMemory, SlotInfo},
     region::Identity,
 };
@@ -16,7 +17,7 @@ use crate::{error::Result, range::GpaRange};
 /// assert_eq!(rom.slot, None);
 /// # Ok::<(), typevisor::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct MapOptions {
     /// Where the memory appears in the guest; address and size are multiples of 4096 bytes.
     pub range: GpaRange,
@@ -25,13 +26,15 @@ pub struct MapOptions {
     pub readonly: bool,
     /// The slot's number; `None` takes the lowest that is free.
     pub slot: Option<u32>,
+    /// The memory behind it.
+    pub backing: Backing,
 }
 
 impl MapOptions {
     /// Zeroed anonymous memory over `range` that the guest may write, under the lowest free number.
     #[must_use]
     pub const fn new(range: GpaRange) -> Self {
-        Self { range, readonly: false, slot: None }
+        Self { range, readonly: false, slot: None, backing: Backing::Anonymous }
     }
 }
 
@@ -45,6 +48,11 @@ pub struct MemorySlot {
 impl MemorySlot {
     pub(super) const fn new(memory: GuestMemory, identity: Arc<Identity>) -> Self {
         Self { memory, identity }
+    }
+
+    /// A part of its memory, for another slot.
+    pub(super) fn part(&self, offset: u64, size: u64) -> Result<Backed> {
+        self.memory.part(&self.identity, offset, size)
     }
 
     /// The slot's number, as KVM knows it.
@@ -72,6 +80,7 @@ impl MemorySlot {
             number: self.number(),
             range: self.range(),
             readonly: self.readonly(),
+            backing: self.identity.backing,
             ioctl: self.ioctl(),
             serial: self.identity.serial,
         }
@@ -96,7 +105,7 @@ impl MemorySlot {
     /// ```no_run
     /// use typevisor::{GpaRange, Kvm, Vm, VmOptions, memory::MapOptions};
     /// let vm = Vm::create(&Kvm::open(Default::default())?, &VmOptions::default())?;
-    /// let slot = vm.memory().map(MapOptions::new(GpaRange::pages(0, 0x1000)?))?;
+    /// let slot = vm.memory().map(&MapOptions::new(GpaRange::pages(0, 0x1000)?))?;
     /// slot.unmap()?;
     /// assert!(slot.unmap().is_err());
     /// # Ok::<(), typevisor::Error>(())
@@ -117,7 +126,7 @@ impl MemorySlot {
     /// ```no_run
     /// use typevisor::{GpaRange, Kvm, Vm, VmOptions, memory::MapOptions};
     /// let vm = Vm::create(&Kvm::open(Default::default())?, &VmOptions::default())?;
-    /// let slot = vm.memory().map(MapOptions::new(GpaRange::pages(0, 0x1000)?))?;
+    /// let slot = vm.memory().map(&MapOptions::new(GpaRange::pages(0, 0x1000)?))?;
     /// slot.move_to(0x10_0000)?;
     /// assert_eq!(slot.range().gpa(), 0x10_0000);
     /// # Ok::<(), typevisor::Error>(())

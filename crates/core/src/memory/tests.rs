@@ -11,12 +11,12 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::{
     GuestMemory, MapOptions, MemorySlot, SlotFeatures, SlotInfo,
+    backing::HostMemory,
     lent::{SetSlot, SlotCommand},
 };
 use crate::{
     error::{Errno, Error, ErrorCode, Result},
     range::GpaRange,
-    sys::mapping::Mapping,
 };
 
 const PAGE: u64 = 0x1000;
@@ -64,11 +64,11 @@ fn pages(gpa: u64, size: u64) -> GpaRange {
 }
 
 fn map(memory: &GuestMemory, gpa: u64, size: u64) -> MemorySlot {
-    memory.map(MapOptions::new(pages(gpa, size))).unwrap()
+    memory.map(&MapOptions::new(pages(gpa, size))).unwrap()
 }
 
 fn info(number: u32, gpa: u64, size: u64) -> SlotInfo {
-    SlotInfo { number, range: pages(gpa, size), readonly: false, ioctl: "FAKE", serial: 0 }
+    SlotInfo { number, range: pages(gpa, size), readonly: false, backing: "anonymous", ioctl: "FAKE", serial: 0 }
 }
 
 /// All slots, whatever their serials.
@@ -82,11 +82,11 @@ fn code<T: std::fmt::Debug>(result: Result<T>) -> ErrorCode {
 
 /// The mapping of the slot at address 0. Its last holder unmaps it; asking the kernel whether the address is mapped
 /// would find what another test put there since.
-fn mapping_at_0(memory: &GuestMemory) -> Weak<Mapping> {
-    memory.look(|map| Ok(Arc::downgrade(map.at(0).unwrap().value.mapping()))).unwrap()
+fn mapping_at_0(memory: &GuestMemory) -> Weak<HostMemory> {
+    memory.look(|map| Ok(map.at(0).unwrap().value.backed().watch())).unwrap()
 }
 
-fn is_mapped(mapping: &Weak<Mapping>) -> bool {
+fn is_mapped(mapping: &Weak<HostMemory>) -> bool {
     mapping.strong_count() > 0
 }
 
@@ -95,7 +95,7 @@ fn kvm_is_told_what_was_asked() {
     let fake = Fake::default();
     let memory = fake.memory(4);
     let options = MapOptions { readonly: true, slot: Some(2), ..MapOptions::new(pages(PAGE, 2 * PAGE)) };
-    let slot = memory.map(options).unwrap();
+    let slot = memory.map(&options).unwrap();
     slot.move_to(8 * PAGE).unwrap();
     slot.move_to(8 * PAGE).unwrap(); // there already: no ioctl
     slot.unmap().unwrap();
@@ -111,7 +111,7 @@ fn what_can_be_checked_is_refused_without_an_ioctl() {
     let memory = fake.memory(2);
     map(&memory, 0, 2 * PAGE);
     fake.taken_calls();
-    let ask = |gpa, size, slot| memory.map(MapOptions { slot, ..MapOptions::new(GpaRange::new(gpa, size).unwrap()) });
+    let ask = |gpa, size, slot| memory.map(&MapOptions { slot, ..MapOptions::new(GpaRange::new(gpa, size).unwrap()) });
     assert_eq!(code(ask(4 * PAGE + 1, PAGE, None)), ErrorCode::Unaligned);
     assert_eq!(code(ask(4 * PAGE, 100, None)), ErrorCode::Unaligned);
     assert_eq!(code(ask(4 * PAGE, 1 << 43, None)), ErrorCode::InvalidArgument);
@@ -134,7 +134,7 @@ fn what_can_be_checked_is_refused_without_an_ioctl() {
 fn read_only_needs_its_capability() {
     let features = SlotFeatures { slots: 2, readonly: false, region2: true };
     let memory = GuestMemory::with_ioctl(Box::new(Fake::default()), features);
-    let error = memory.map(MapOptions { readonly: true, ..MapOptions::new(pages(0, PAGE)) }).unwrap_err();
+    let error = memory.map(&MapOptions { readonly: true, ..MapOptions::new(pages(0, PAGE)) }).unwrap_err();
     assert!(matches!(error, Error::CapabilityMissing { capability: "readonly-mem", .. }), "{error}");
     map(&memory, 0, PAGE);
 }
@@ -146,7 +146,7 @@ fn a_failed_ioctl_leaves_everything_as_it_was() {
     let slot = map(&memory, 0, PAGE);
     memory.write(8, b"kept").unwrap();
     fake.refuse.store(true, Relaxed);
-    assert_eq!(code(memory.map(MapOptions::new(pages(4 * PAGE, PAGE)))), ErrorCode::Ioctl);
+    assert_eq!(code(memory.map(&MapOptions::new(pages(4 * PAGE, PAGE)))), ErrorCode::Ioctl);
     assert_eq!(code(slot.move_to(4 * PAGE)), ErrorCode::Ioctl);
     assert_eq!(code(slot.unmap()), ErrorCode::Ioctl);
     assert_eq!(slots(&memory), [info(0, 0, PAGE)]);
@@ -215,7 +215,7 @@ fn a_closed_memory_refuses_everything() {
     let closed = |result: Result<()>| {
         assert!(matches!(result, Err(Error::Closed { what: "VM" })), "{result:?}");
     };
-    closed(memory.map(MapOptions::new(pages(0, PAGE))).map(drop));
+    closed(memory.map(&MapOptions::new(pages(0, PAGE))).map(drop));
     closed(memory.read(0, &mut [0]));
     closed(memory.write(0, &[]));
     closed(memory.fill(0, 1, 0));
@@ -355,7 +355,7 @@ fn a_forked_child_is_told_so() {
     let child = unsafe { libc::fork() };
     if child == 0 {
         let forked = [
-            memory.map(MapOptions::new(pages(PAGE, PAGE))).map(drop),
+            memory.map(&MapOptions::new(pages(PAGE, PAGE))).map(drop),
             memory.read(0, &mut [0]),
             memory.write(0, &[0]),
             memory.fill(0, 1, 0),

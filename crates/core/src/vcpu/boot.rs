@@ -134,7 +134,7 @@ impl HostTables {
             Some(gpa) => gpa,
             None => free_place(memory.slots()?.into_iter().map(|slot| slot.range)).ok_or(NO_PLACE)?,
         };
-        let slot = memory.map(MapOptions::new(GpaRange::pages(gpa, TABLES_SIZE)?))?;
+        let slot = memory.map(&MapOptions::new(GpaRange::pages(gpa, TABLES_SIZE)?))?;
         let range = slot.range();
         self.slot = Some(slot);
         Ok(range)

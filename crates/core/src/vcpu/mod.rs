@@ -68,7 +68,7 @@ pub struct VcpuOptions {
 /// use typevisor::{Exit, GpaRange, Kvm, Vm, VmOptions, memory::MapOptions, vcpu::VcpuOptions};
 /// let kvm = Kvm::open(Default::default())?;
 /// let vm = Vm::create(&kvm, &VmOptions::default())?;
-/// vm.memory().map(MapOptions::new(GpaRange::pages(0xffff_f000, 4096)?))?;
+/// vm.memory().map(&MapOptions::new(GpaRange::pages(0xffff_f000, 4096)?))?;
 /// vm.memory().write(0xffff_fff0, &[0xf4])?; // hlt at the x86 reset vector
 /// let vcpu = vm.create_vcpu(VcpuOptions::default())?;
 /// assert_eq!(vcpu.run_sync(Duration::from_secs(1))?, Exit::Hlt);

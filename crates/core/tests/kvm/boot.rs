@@ -59,7 +59,7 @@ mod x86_64 {
     }
 
     fn map(vm: &Vm, gpa: u64, end: u64) {
-        vm.memory().map(MapOptions::new(GpaRange::pages(gpa, end - gpa).unwrap())).unwrap();
+        vm.memory().map(&MapOptions::new(GpaRange::pages(gpa, end - gpa).unwrap())).unwrap();
     }
 
     fn long(privilege: Privilege) -> BootOptions {

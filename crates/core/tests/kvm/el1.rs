@@ -222,7 +222,7 @@ fn mapped_later() {
     let written = Exit::MmioWrite { gpa: later, data: later.to_le_bytes().into() };
     assert_eq!(machine.run(), written);
     let range = GpaRange::pages(later, 0x1000).unwrap();
-    machine.vm.memory().map(MapOptions::new(range)).unwrap();
+    machine.vm.memory().map(&MapOptions::new(range)).unwrap();
     boot(&machine, &options());
     set(&machine, "x1", NOWHERE);
     set(&machine, "x3", later);

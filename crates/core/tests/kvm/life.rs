@@ -23,7 +23,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 
 fn closed() {
     let vm = vm();
-    let slot = vm.memory().map(MapOptions::new(GpaRange::pages(0, 4096).unwrap())).unwrap();
+    let slot = vm.memory().map(&MapOptions::new(GpaRange::pages(0, 4096).unwrap())).unwrap();
     let vcpu = vm.create_vcpu(VcpuOptions::default()).unwrap();
     vm.close();
     vm.close();
@@ -49,7 +49,7 @@ fn ids() {
 fn no_leak() {
     let once = || {
         let vm = vm();
-        vm.memory().map(MapOptions::new(GpaRange::pages(0, 1 << 20).unwrap())).unwrap();
+        vm.memory().map(&MapOptions::new(GpaRange::pages(0, 1 << 20).unwrap())).unwrap();
         let vcpu = vm.create_vcpu(VcpuOptions::default()).unwrap();
         let (sender, receiver) = std::sync::mpsc::channel();
         // Whatever an empty guest does; it is the thread that counts.
@@ -102,9 +102,9 @@ fn no_descriptor() {
     for result in refused {
         assert!(matches!(result, Err(Error::Limit { limit: 3, .. })), "{result:?}");
     }
-    let many = vm.memory().map(MapOptions::new(GpaRange::pages(0, 1 << 42).unwrap()));
+    let many = vm.memory().map(&MapOptions::new(GpaRange::pages(0, 1 << 42).unwrap()));
     limit(libc::RLIMIT_AS, Some(1 << 32));
-    let large = vm.memory().map(MapOptions::new(GpaRange::pages(1 << 43, 1 << 42).unwrap()));
+    let large = vm.memory().map(&MapOptions::new(GpaRange::pages(1 << 43, 1 << 42).unwrap()));
     limit(libc::RLIMIT_AS, None);
     drop(many);
     assert!(matches!(large, Err(Error::HostMemory { .. })), "{large:?}");

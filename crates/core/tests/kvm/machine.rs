@@ -125,7 +125,7 @@ impl Machine {
     fn with_code(code: &[u8], options: VcpuOptions) -> Self {
         let vm = vm();
         let ram = GpaRange::pages(0, 64 << 10).unwrap();
-        vm.memory().map(MapOptions::new(ram)).unwrap();
+        vm.memory().map(&MapOptions::new(ram)).unwrap();
         vm.memory().write(CODE, code).unwrap();
         let vcpu = vm.create_vcpu(options).unwrap();
         boot(&vcpu, CODE);

@@ -39,7 +39,7 @@ fn pages(gpa: u64, size: u64) -> GpaRange {
 }
 
 fn map(memory: &GuestMemory, gpa: u64, size: u64) -> MemorySlot {
-    memory.map(MapOptions::new(pages(gpa, size))).unwrap()
+    memory.map(&MapOptions::new(pages(gpa, size))).unwrap()
 }
 
 fn code<T: std::fmt::Debug>(result: Result<T>) -> ErrorCode {
@@ -65,7 +65,7 @@ fn overlap() {
     let vm = vm();
     map(vm.memory(), PAGE, 2 * PAGE);
     for range in [pages(0, 2 * PAGE), pages(2 * PAGE, PAGE), pages(0, 4 * PAGE)] {
-        match vm.memory().map(MapOptions::new(range)) {
+        match vm.memory().map(&MapOptions::new(range)) {
             Err(Error::SlotOverlap { new, old }) => {
                 assert_eq!((new, old), (range, pages(PAGE, 2 * PAGE)));
             }
@@ -81,7 +81,7 @@ fn misaligned() {
     let vm = vm();
     for (gpa, size) in [(1, PAGE), (PAGE, PAGE + 8), (PAGE / 2, PAGE / 2)] {
         let range = GpaRange::new(gpa, size).unwrap();
-        assert_eq!(code(vm.memory().map(MapOptions::new(range))), ErrorCode::Unaligned);
+        assert_eq!(code(vm.memory().map(&MapOptions::new(range))), ErrorCode::Unaligned);
     }
     let slot = map(vm.memory(), 0, PAGE);
     assert_eq!(code(slot.move_to(PAGE + 1)), ErrorCode::Unaligned);
@@ -90,7 +90,7 @@ fn misaligned() {
 
 fn numbers() {
     let vm = vm();
-    let at = |gpa, slot| vm.memory().map(MapOptions { slot, ..MapOptions::new(pages(gpa, PAGE)) });
+    let at = |gpa, slot| vm.memory().map(&MapOptions { slot, ..MapOptions::new(pages(gpa, PAGE)) });
     assert_eq!(at(0, Some(1)).unwrap().number(), 1);
     assert_eq!(at(PAGE, None).unwrap().number(), 0);
     assert_eq!(at(2 * PAGE, None).unwrap().number(), 2);
@@ -130,7 +130,7 @@ fn slot_limit() {
     let vm = vm();
     let limit = u64::try_from(vm.capabilities().value(Capability::NrMemslots)).unwrap();
     let slots: Vec<_> = (0..limit).map(|n| map(vm.memory(), 2 * n * PAGE, PAGE)).collect();
-    let error = vm.memory().map(MapOptions::new(pages(2 * limit * PAGE, PAGE))).unwrap_err();
+    let error = vm.memory().map(&MapOptions::new(pages(2 * limit * PAGE, PAGE))).unwrap_err();
     assert!(matches!(error, Error::SlotLimit { limit: said } if u64::from(said) == limit), "{error}");
     slots[7].unmap().unwrap();
     assert_eq!(map(vm.memory(), 2 * limit * PAGE, PAGE).number(), 7);
@@ -172,7 +172,7 @@ fn hole() {
 fn host_writes_rom() {
     let vm = vm();
     let options = MapOptions { readonly: true, ..MapOptions::new(pages(0xffff_0000, 0x1_0000)) };
-    let rom = vm.memory().map(options).unwrap();
+    let rom = vm.memory().map(&options).unwrap();
     vm.memory().write(0xffff_fff0, b"reset").unwrap();
     assert_eq!(read(vm.memory(), 0xffff_fff0), *b"reset");
     assert!(rom.readonly() && vm.memory().slots().unwrap()[0].readonly);
@@ -180,7 +180,7 @@ fn host_writes_rom() {
 
 fn readonly_missing() {
     let vm = vm_without(Capability::ReadonlyMem);
-    let error = vm.memory().map(MapOptions { readonly: true, ..MapOptions::new(pages(0, PAGE)) }).unwrap_err();
+    let error = vm.memory().map(&MapOptions { readonly: true, ..MapOptions::new(pages(0, PAGE)) }).unwrap_err();
     assert!(matches!(error, Error::CapabilityMissing { capability: "readonly-mem", since: "3.7", .. }), "{error}");
     assert_eq!(map(vm.memory(), 0, PAGE).number(), 0);
 }
@@ -247,7 +247,7 @@ fn close() {
     vm.close();
     assert_eq!(code(memory.read(0, &mut [0])), ErrorCode::Closed);
     assert_eq!(code(memory.slots()), ErrorCode::Closed);
-    assert_eq!(code(memory.map(MapOptions::new(pages(0, PAGE)))), ErrorCode::Closed);
+    assert_eq!(code(memory.map(&MapOptions::new(pages(0, PAGE)))), ErrorCode::Closed);
     assert_eq!(code(slot.unmap()), ErrorCode::Closed);
     assert_eq!(code(slot.move_to(PAGE)), ErrorCode::Closed);
 }

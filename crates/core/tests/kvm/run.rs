@@ -114,7 +114,7 @@ fn readonly_write() {
     let machine = Machine::real_mode(&[0xb8, 0, 0x20, 0x8e, 0xd8, 0xa0, 0, 0, 0xa2, 1, 0, 0xf4]);
     let rom = GpaRange::pages(0x2_0000, 4096).unwrap();
     let memory = machine.vm.memory();
-    memory.map(MapOptions { readonly: true, ..MapOptions::new(rom) }).unwrap();
+    memory.map(&MapOptions { readonly: true, ..MapOptions::new(rom) }).unwrap();
     memory.write(0x2_0000, &[0x77, 0x88]).unwrap();
     assert_eq!(machine.run(), Exit::MmioWrite { gpa: 0x2_0001, data: Box::new([0x77]) });
     assert_eq!(machine.run(), Exit::Hlt);
