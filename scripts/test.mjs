@@ -22,7 +22,8 @@
 import { parseArgs } from 'node:util';
 import { MACHINES, byId, defaultMachine } from '../lab/machines.mjs';
 import { labMachines } from '../lab/lib/ready.mjs';
-import { ELSEWHERE, testMachine } from '../lab/lib/suite.mjs';
+import { testMachine } from '../lab/lib/suite.mjs';
+import { ELSEWHERE } from '../lab/suite/elsewhere.mjs';
 import { kvmProblem } from './lib/kvm.mjs';
 import { failureLines, notThere, skipLines, skipped, table, totalOf } from './lib/results.mjs';
 import { run } from './lib/run.mjs';

@@ -39,7 +39,7 @@ export function partsOf({ arch, kernel }, host = hostArch()) {
 
 /** Whether a machine can be booted here: `{ ready: true, version }` or `{ ready: false, why }`. */
 export function machineState(machine, store = storeDir()) {
-  const missing = missingPackages(machine, BOOT_TOOLS);
+  const missing = packagesNotHere(machine, BOOT_TOOLS);
   if (missing.length > 0) return { ready: false, why: `${missing.join(', ')} not installed` };
   for (const name of partsOf(machine)) {
     const part = readPart(name, store);
@@ -55,7 +55,7 @@ export function machineState(machine, store = storeDir()) {
 }
 
 /** Debian's packages, of those that booting this machine and `tools` take, whose programs are not on PATH. */
-function missingPackages({ arch }, tools) {
+function packagesNotHere({ arch }, tools) {
   const wanted = Object.entries({ [emulator(arch)]: EMULATOR_PACKAGES[arch], ...tools });
   return [...new Set(wanted.filter(([command]) => !onPath(command)).map(([, name]) => name))];
 }
@@ -141,7 +141,7 @@ async function make(machine, name, tell) {
 }
 
 async function install(machine, tools, purpose) {
-  const missing = missingPackages(machine, tools);
+  const missing = packagesNotHere(machine, tools);
   if (missing.length > 0)
     await installPackages(missing, `${purpose} machine ${machine.id} takes ${missing.join(', ')}`);
 }

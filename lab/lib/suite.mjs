@@ -8,8 +8,6 @@ import { runInMachine } from './boot.mjs';
 
 /** What lab/suite/run.mjs prints under `── NAME`, and how it counts. */
 const SECTIONS = { core: tallyCargo, ava: tallyTap };
-/** The reason of a file that is left out on purpose; lab/suite/run.mjs writes it. */
-export const ELSEWHERE = 'says nothing about a kernel, and runs elsewhere';
 /** No machine takes nearly as long; past it something hangs. */
 const LIMIT_S = 900;
 

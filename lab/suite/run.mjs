@@ -19,6 +19,7 @@ import { ROOT } from '../../scripts/lib/paths.mjs';
 import { run } from '../../scripts/lib/run.mjs';
 import { Stop, main } from '../../scripts/lib/say.mjs';
 import { settle, tallyCargo, tallyTap } from '../../scripts/lib/tally.mjs';
+import { ELSEWHERE } from './elsewhere.mjs';
 
 const SUITE = join(ROOT, 'target/lab/suite');
 const JS = join(SUITE, 'js');
@@ -29,8 +30,6 @@ const NATIVE = process.env.TYPEVISOR_NATIVE_PATH || join(SUITE, String(ARCH), 't
 const CORE = ['core-unit', 'core-kvm'];
 /** Registers and the exit's form differ by processor. */
 const UNIT = new Set(['exit', 'registers']);
-/** Why a file is left out; lab/lib/suite.mjs knows it too, and says which. */
-const ELSEWHERE = 'says nothing about a kernel, and runs elsewhere';
 /** These take longest, so they begin first: none is begun when the others are done. */
 const LONGEST = ['cli.run', 'cli.tour', 'vm.unref', 'worker', 'examples', 'endless', 'bus.console'];
 /** As many as a machine has processors. */

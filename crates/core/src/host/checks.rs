@@ -115,8 +115,12 @@ fn private_memory(kvm: &Kvm, vm: &VmFd) -> Check {
     let types = kvm.vm_capability(vm, Capability::VmTypes);
     if !cfg!(target_arch = "x86_64") || types & (1 << SOFTWARE_PROTECTED) == 0 {
         let detail = format!("this kernel has no software-protected VMs (vm-types {types:#x})");
-        let remedy = "boot a kernel of 6.8 or later for x86_64, built with CONFIG_KVM_SW_PROTECTED_VM".into();
-        return Check { remedy: Some(remedy), ..missing(id, title, detail) };
+        let remedy = if cfg!(target_arch = "x86_64") {
+            "boot a kernel of 6.8 or later, built with CONFIG_KVM_SW_PROTECTED_VM"
+        } else {
+            "no kernel for this architecture has them yet; x86_64 has, from Linux 6.8 on"
+        };
+        return Check { remedy: Some(remedy.into()), ..missing(id, title, detail) };
     }
     match kvm.create_vm(SOFTWARE_PROTECTED) {
         Ok(protected) => {
