@@ -17,6 +17,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod transaction;
+#[cfg(test)]
+mod transaction_tests;
 
 pub use backing::Backing;
 pub(crate) use guest_memory::SlotFeatures;
