@@ -175,7 +175,7 @@ impl GuestMemory {
     }
 }
 
-/// KVM refuses every change of a slot on a guest_memfd but its deletion (api.rst 4.140).
+/// KVM refuses every change of a slot on a `guest_memfd` but its deletion (api.rst 4.140).
 fn check_changeable(identity: &Identity, what: &'static str) -> Result<()> {
     if !identity.is_fixed() {
         return Ok(());

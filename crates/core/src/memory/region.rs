@@ -69,7 +69,7 @@ impl Identity {
         self.dirty_log.store(dirty_log, Relaxed);
     }
 
-    /// Whether KVM lets it be mapped and unmapped, and no more: a slot on a guest_memfd.
+    /// Whether KVM lets it be mapped and unmapped, and no more: a slot on a `guest_memfd`.
     pub(super) fn is_fixed(&self) -> bool {
         self.backing == "guest-memfd"
     }

@@ -160,7 +160,7 @@ impl MemorySlot {
     ///
     /// # Errors
     /// [`Error::CapabilityMissing`] for ROM where the VM lacks `KVM_CAP_READONLY_MEM` (Linux 3.7),
-    /// [`Error::InvalidArgument`] for ROM on a guest_memfd, [`Error::Closed`], [`Error::Forked`], [`Error::Ioctl`]: the
+    /// [`Error::InvalidArgument`] for ROM on a `guest_memfd`, [`Error::Closed`], [`Error::Forked`], [`Error::Ioctl`]: the
     /// slot is as it was then. [`Error::Poisoned`] as with [`GuestMemory::change`].
     ///
     /// ```no_run
@@ -179,7 +179,7 @@ impl MemorySlot {
     /// vCPUs run. While it is on KVM maps the memory in small pages, which costs the guest speed.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] on a guest_memfd, [`Error::Closed`], [`Error::Forked`], [`Error::Ioctl`].
+    /// [`Error::InvalidArgument`] on a `guest_memfd`, [`Error::Closed`], [`Error::Forked`], [`Error::Ioctl`].
     ///
     /// ```no_run
     /// use typevisor::{GpaRange, Kvm, Vm, VmOptions, memory::MapOptions};

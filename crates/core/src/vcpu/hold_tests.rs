@@ -103,12 +103,12 @@ fn nobody_is_in_the_guest_while_it_is_held_and_all_come_back() {
             });
         }
         for _ in 0..2_000 {
-            let held = hold.hold();
+            let guard = hold.hold();
             assert!(vcpus.iter().all(|vcpu| !vcpu.is_inside()));
             assert_eq!(inside.load(SeqCst), 0);
             thread::yield_now();
             assert_eq!(inside.load(SeqCst), 0);
-            drop(held);
+            drop(guard);
         }
         for vcpu in &vcpus {
             vcpu.wait_until_inside();
@@ -128,11 +128,11 @@ fn two_who_hold_take_turns() {
             for _ in 0..2 {
                 scope.spawn(|| {
                     for _ in 0..1_000 {
-                        let held = hold.hold();
+                        let guard = hold.hold();
                         assert_eq!(holders.fetch_add(1, SeqCst), 0);
                         assert!(!vcpus[0].is_inside());
                         holders.fetch_sub(1, SeqCst);
-                        drop(held);
+                        drop(guard);
                     }
                 });
             }
@@ -148,7 +148,7 @@ fn holds_without_a_pause_let_vcpus_on_between_them() {
     let vcpu = Vcpu::of(&hold);
     let enough = AtomicBool::new(false);
     thread::scope(|scope| {
-        let mut held = hold.hold();
+        let mut guard = hold.hold();
         scope.spawn(|| {
             while !enough.load(SeqCst) {
                 hold.stand_back(&vcpu.inside).unwrap();
@@ -158,12 +158,12 @@ fn holds_without_a_pause_let_vcpus_on_between_them() {
             while hold.turn().waiting == 0 {
                 thread::yield_now();
             }
-            drop(held);
-            held = hold.hold();
+            drop(guard);
+            guard = hold.hold();
             assert_eq!(hold.turn().waking, 0);
         }
         enough.store(true, SeqCst);
-        drop(held);
+        drop(guard);
     });
 }
 
@@ -180,7 +180,7 @@ fn a_vcpu_outside_delays_nobody_and_is_not_disturbed() {
 fn a_vcpu_made_or_started_meanwhile_waits_too() {
     let hold = Hold::default();
     let idle = Vcpu::of(&hold);
-    let held = hold.hold();
+    let guard = hold.hold();
     let vcpus = [idle, Vcpu::of(&hold)];
     thread::scope(|scope| {
         let _stopping = Stopping(&vcpus);
@@ -191,8 +191,10 @@ fn a_vcpu_made_or_started_meanwhile_waits_too() {
             thread::yield_now();
         }
         assert!(vcpus.iter().all(|vcpu| vcpu.entries.load(SeqCst) == 0));
-        drop(held);
-        vcpus.iter().for_each(|vcpu| vcpu.wait_until_inside());
+        drop(guard);
+        for vcpu in &vcpus {
+            vcpu.wait_until_inside();
+        }
     });
 }
 
@@ -203,9 +205,9 @@ fn a_stop_that_comes_while_held_is_obeyed_afterwards() {
     thread::scope(|scope| {
         let runner = vcpu.spawn(scope, &hold);
         vcpu.wait_until_inside();
-        let held = hold.hold();
+        let guard = hold.hold();
         vcpu.stop();
-        drop(held);
+        drop(guard);
         runner.join().unwrap().unwrap();
     });
 }
@@ -243,9 +245,9 @@ fn a_poisoned_vm_lets_none_in_any_more() {
     thread::scope(|scope| {
         let runner = vcpu.spawn(scope, &hold);
         vcpu.wait_until_inside();
-        let held = hold.hold();
+        let guard = hold.hold();
         hold.poison();
-        drop(held);
+        drop(guard);
         assert!(matches!(runner.join().unwrap(), Err(Error::Poisoned { what: "VM", .. })));
     });
     let entries = vcpu.entries.load(SeqCst);
@@ -272,7 +274,7 @@ fn a_closed_vcpu_is_forgotten() {
 fn a_forked_child_does_not_wait_for_a_thread_of_its_parent() {
     let hold = Hold::default();
     let inside = AtomicBool::new(false);
-    let held = hold.hold();
+    let guard = hold.hold();
     let turn = hold.turn();
     // SAFETY: the child takes no lock and allocates nothing, then leaves by `_exit`.
     let child = unsafe { libc::fork() };
@@ -286,7 +288,7 @@ fn a_forked_child_does_not_wait_for_a_thread_of_its_parent() {
     // SAFETY: `status` lives through the call.
     assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
     assert_eq!(libc::WEXITSTATUS(status), 7);
-    drop((turn, held));
+    drop((turn, guard));
 }
 
 /// A runner that comes out without having been asked to wakes whoever waits for it.
