@@ -14,6 +14,7 @@ compile_error!("the kvm_run page is decoded as little-endian");
 pub mod bus;
 mod errno;
 mod error;
+mod error_code;
 pub mod exit;
 pub mod host;
 pub mod loader;

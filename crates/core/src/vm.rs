@@ -14,7 +14,7 @@ use crate::{
     exit::{Abi, Arch},
     host::{Capabilities, Capability, Kvm},
     loader::{FirmwareLayout, load_firmware},
-    memory::{GuestMemory, SlotFeatures},
+    memory::{GUEST_MEMFD_FLAGS, GuestMemory, SlotFeatures},
     sys::{fork, signal::KickSignal},
     vcpu::{self, Vcpu, VcpuFeatures, VcpuOptions, arch},
 };
@@ -78,6 +78,8 @@ impl Vm {
             slots: u32::try_from(capabilities.value(Capability::NrMemslots)).unwrap_or(0),
             readonly: capabilities.has(Capability::ReadonlyMem),
             region2: capabilities.has(Capability::UserMemory2),
+            guest_memfd: u64::try_from(capabilities.value(Capability::GuestMemfdFlags))
+                .is_ok_and(|flags| flags & GUEST_MEMFD_FLAGS == GUEST_MEMFD_FLAGS),
         };
         let memory = GuestMemory::new(Arc::clone(&fd), features);
         let (kvm, vcpus) = (Some(kvm.clone()), BTreeMap::new());

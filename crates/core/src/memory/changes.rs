@@ -18,14 +18,16 @@ use crate::{
 const SLOT_SIZE_MAX: u64 = ((1 << 31) - 1) * PAGE_SIZE;
 
 impl GuestMemory {
-    /// Puts zeroed anonymous memory into the guest (api.rst 4.35 and 4.140). It is committed when touched, does not
-    /// follow a fork, and stays until [`MemorySlot::unmap`] or [`Vm::close`](crate::Vm::close). vCPUs may run.
+    /// Puts memory into the guest (api.rst 4.35 and 4.140), zeroed and anonymous unless another
+    /// [`Backing`](super::Backing) is asked for. It does not follow a fork, and stays until [`MemorySlot::unmap`] or
+    /// [`Vm::close`](crate::Vm::close). vCPUs may run.
     ///
     /// # Errors
     /// Before anything is done: [`Error::Unaligned`], [`Error::InvalidArgument`] (8 TiB or more),
-    /// [`Error::CapabilityMissing`] (read-only memory where the VM lacks it), [`Error::SlotOverlap`],
-    /// [`Error::SlotNumberTaken`], [`Error::SlotNumberRange`], [`Error::SlotLimit`], [`Error::Limit`] (no address
-    /// space left), [`Error::Closed`], [`Error::Forked`]. From the kernel: [`Error::Ioctl`] (an address past what the
+    /// [`Error::CapabilityMissing`] (read-only memory or a `guest_memfd` where the VM lacks it), [`Error::SlotOverlap`],
+    /// [`Error::SlotNumberTaken`], [`Error::SlotNumberRange`], [`Error::SlotLimit`], [`Error::Limit`] (mappings or
+    /// descriptors), [`Error::HugePages`], [`Error::HostMemory`] (no address space left), [`Error::Os`] (a file that
+    /// cannot be mapped), [`Error::Closed`], [`Error::Forked`]. From the kernel: [`Error::Ioctl`] (an address past what the
     /// guest's processor can have, say). The slots are as they were then.
     ///
     /// ```no_run
@@ -38,7 +40,7 @@ impl GuestMemory {
     /// # Ok::<(), typevisor::Error>(())
     /// ```
     pub fn map(&self, options: &MapOptions) -> Result<MemorySlot> {
-        let &MapOptions { range, readonly, slot, ref backing } = options;
+        let &MapOptions { range, readonly, slot, .. } = options;
         GpaRange::pages(range.gpa(), range.size())?;
         if range.size() > SLOT_SIZE_MAX {
             return Err(Error::InvalidArgument { what: "the size of a slot", expected: "less than 8 TiB" });
@@ -52,8 +54,8 @@ impl GuestMemory {
         }
         let mut changes = self.changes()?;
         let vacancy = self.look(|map| map.vacancy(range, slot))?;
-        let backed = backing::provide(backing, range)?;
         let lent = changes.lent()?;
+        let backed = backing::provide(options, self.features(), lent)?;
         lent.set(vacancy.number(), range, readonly, &backed)?;
         let identity = Arc::new(Identity::new(vacancy.number(), options, &backed, lent.name()));
         let region = Region::new(range, Arc::clone(&identity), backed);

@@ -3,18 +3,27 @@
 //! up; whatever else holds or drops it cannot unmap it under a guest.
 #![expect(unsafe_code, reason = "gives host addresses to KVM")]
 
-use std::{collections::BTreeMap, mem::ManuallyDrop, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    mem::ManuallyDrop,
+    os::fd::{FromRawFd, OwnedFd, RawFd},
+    sync::Arc,
+};
 
-use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region, kvm_userspace_memory_region2};
+use kvm_bindings::{
+    KVM_MEM_GUEST_MEMFD, KVM_MEM_READONLY, kvm_create_guest_memfd, kvm_userspace_memory_region,
+    kvm_userspace_memory_region2,
+};
 use kvm_ioctls::VmFd;
 
-use super::backing::Backed;
+use super::backing::{Backed, CreateGuestMemfd};
 use crate::{
-    error::Result,
+    error::{Error, Result},
     range::GpaRange,
     sys::{
         fork,
-        ioctl::{KVM_SET_USER_MEMORY_REGION, KVM_SET_USER_MEMORY_REGION2},
+        ioctl::{KVM_CREATE_GUEST_MEMFD, KVM_SET_USER_MEMORY_REGION, KVM_SET_USER_MEMORY_REGION2},
+        memfd,
     },
 };
 
@@ -26,6 +35,8 @@ pub(super) struct SlotCommand {
     pub(super) gpa: u64,
     pub(super) size: u64,
     pub(super) address: u64,
+    /// The descriptor and the place in it, for a slot made of one.
+    pub(super) guest_memfd: Option<(RawFd, u64)>,
 }
 
 /// The ioctl that sets slots. A trait so that tests can refuse.
@@ -36,6 +47,9 @@ pub(super) trait SetSlot: Send {
     /// # Safety
     /// `address` is memory of `size` bytes that stays mapped until the slot was deleted.
     unsafe fn set(&self, command: SlotCommand) -> Result<()>;
+
+    /// See [`CreateGuestMemfd`].
+    fn create_guest_memfd(&self, size: u64) -> Result<OwnedFd>;
 }
 
 /// The slots of a real VM.
@@ -60,7 +74,12 @@ impl SetSlot for KvmSlots {
     unsafe fn set(&self, command: SlotCommand) -> Result<()> {
         let SlotCommand { number: slot, gpa: guest_phys_addr, size: memory_size, address: userspace_addr, .. } =
             command;
-        let flags = if command.readonly { KVM_MEM_READONLY } else { 0 };
+        let mut flags = if command.readonly { KVM_MEM_READONLY } else { 0 };
+        let mut guest_memfd = (0, 0);
+        if let Some((fd, offset)) = command.guest_memfd {
+            flags |= KVM_MEM_GUEST_MEMFD;
+            guest_memfd = (fd.cast_unsigned(), offset);
+        }
         let done = if self.region2 {
             let region = kvm_userspace_memory_region2 {
                 slot,
@@ -68,7 +87,9 @@ impl SetSlot for KvmSlots {
                 guest_phys_addr,
                 memory_size,
                 userspace_addr,
-                ..Default::default() // no guest_memfd, and padding that has to be zero
+                guest_memfd: guest_memfd.0,
+                guest_memfd_offset: guest_memfd.1,
+                ..Default::default() // padding that has to be zero
             };
             // SAFETY: the caller keeps the memory at `userspace_addr` mapped for as long as the slot exists.
             unsafe { KVM_SET_USER_MEMORY_REGION2.call(&*self.vm, &region) }
@@ -78,6 +99,29 @@ impl SetSlot for KvmSlots {
             unsafe { KVM_SET_USER_MEMORY_REGION.call(&*self.vm, &region) }
         };
         done.map(|_| ())
+    }
+
+    fn create_guest_memfd(&self, size: u64) -> Result<OwnedFd> {
+        let wanted = kvm_create_guest_memfd { size, flags: GUEST_MEMFD_FLAGS, ..Default::default() };
+        // SAFETY: the request maps and keeps no memory of ours; it makes a descriptor.
+        let fd = unsafe { KVM_CREATE_GUEST_MEMFD.call(&*self.vm, &wanted) }.map_err(|error| match error {
+            Error::Ioctl { request, errno } => Error::creation(request, errno),
+            other => other,
+        })?;
+        // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        // KVM makes it without: a shell that is spawned would keep the VM alive.
+        memfd::close_on_exec(&fd)?;
+        Ok(fd)
+    }
+}
+
+/// `GUEST_MEMFD_FLAG_MMAP` and `GUEST_MEMFD_FLAG_INIT_SHARED` of linux/kvm.h (Linux 6.18).
+pub(crate) const GUEST_MEMFD_FLAGS: u64 = 0b11;
+
+impl CreateGuestMemfd for Lent {
+    fn create_guest_memfd(&self, size: u64) -> Result<OwnedFd> {
+        self.kvm.create_guest_memfd(size)
     }
 }
 
@@ -106,7 +150,8 @@ impl Lent {
     /// [`crate::Error::Ioctl`]; nothing changed then.
     pub(super) fn set(&mut self, number: u32, range: GpaRange, readonly: bool, backed: &Backed) -> Result<()> {
         let (size, address) = (range.size(), backed.address());
-        let command = SlotCommand { number, readonly, gpa: range.gpa(), size, address };
+        let guest_memfd = backed.guest_memfd();
+        let command = SlotCommand { number, readonly, gpa: range.gpa(), size, address, guest_memfd };
         // SAFETY: `backed` is `size` bytes or more at `address`. It goes into `backings` before anybody else can drop
         // the reference we were lent, and leaves it only in `delete`, after KVM gave the slot up. Another mapping
         // under the same number cannot be replaced by this: KVM refuses a new address for an existing slot.
@@ -127,7 +172,7 @@ impl Lent {
 
     fn delete_in_kvm(&self, number: u32) -> Result<()> {
         // SAFETY: size 0 deletes: no memory is given.
-        unsafe { self.kvm.set(SlotCommand { number, readonly: false, gpa: 0, size: 0, address: 0 }) }
+        unsafe { self.kvm.set(SlotCommand { number, readonly: false, gpa: 0, size: 0, address: 0, guest_memfd: None }) }
     }
 }
 

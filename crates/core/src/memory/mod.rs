@@ -3,20 +3,24 @@
 //! (`host`; it arrives here as `SlotFeatures`). Ruled by api.rst 4.35 and 4.140; why it is built as it is:
 //! `docs/design/memory.md`.
 
+mod access;
 mod backing;
+mod backing_kinds;
 mod changes;
 mod copy;
 mod guest_memory;
 mod lent;
 mod numbers;
 mod region;
+mod search;
 mod slot;
 mod slot_map;
 #[cfg(test)]
 mod tests;
 
-pub use backing::Backing;
+pub use backing_kinds::{Backing, FileSharing, HostBuffer};
 pub(crate) use guest_memory::SlotFeatures;
 pub use guest_memory::{GuestMemory, SlotInfo};
+pub(crate) use lent::GUEST_MEMFD_FLAGS;
 pub use region::Region;
 pub use slot::{MapOptions, MemorySlot};

@@ -2,9 +2,12 @@
 //! kernel makes of it is tested in `tests/kvm/memory.rs`.
 #![expect(unsafe_code, reason = "stands in for an unsafe ioctl; forks")]
 
-use std::sync::{
-    Arc, Mutex, Weak,
-    atomic::{AtomicBool, Ordering::Relaxed},
+use std::{
+    os::fd::OwnedFd,
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
@@ -17,6 +20,7 @@ use super::{
 use crate::{
     error::{Errno, Error, ErrorCode, Result},
     range::GpaRange,
+    sys::memfd,
 };
 
 const PAGE: u64 = 0x1000;
@@ -46,11 +50,18 @@ impl SetSlot for Fake {
         }
         Ok(())
     }
+
+    fn create_guest_memfd(&self, size: u64) -> Result<OwnedFd> {
+        memfd::sealed(size)
+    }
 }
 
 impl Fake {
     fn memory(&self, slots: u32) -> GuestMemory {
-        GuestMemory::with_ioctl(Box::new(self.clone()), SlotFeatures { slots, readonly: true, region2: true })
+        GuestMemory::with_ioctl(
+            Box::new(self.clone()),
+            SlotFeatures { slots, readonly: true, region2: true, guest_memfd: true },
+        )
     }
 
     fn taken_calls(&self) -> Vec<(u32, bool, u64, u64)> {
@@ -132,7 +143,7 @@ fn what_can_be_checked_is_refused_without_an_ioctl() {
 
 #[test]
 fn read_only_needs_its_capability() {
-    let features = SlotFeatures { slots: 2, readonly: false, region2: true };
+    let features = SlotFeatures { slots: 2, readonly: false, region2: true, guest_memfd: true };
     let memory = GuestMemory::with_ioctl(Box::new(Fake::default()), features);
     let error = memory.map(&MapOptions { readonly: true, ..MapOptions::new(pages(0, PAGE)) }).unwrap_err();
     assert!(matches!(error, Error::CapabilityMissing { capability: "readonly-mem", .. }), "{error}");
