@@ -12,12 +12,13 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, Memo
 use crate::{
     backing_support::{PAGE, TWO_PAGES, byte, code, file, map, new_file, pages},
     machine::{Machine, Op, THERE, out},
-    support::{trial, vm},
+    support::{trial, vm, x86_only},
 };
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
         trial("backing: a truncated file is an exit for the guest and ERR_HOST_ACCESS for the host", truncated),
+        x86_only!("backing: what a guest runs natively meets a truncated file as EFAULT", truncated_natively),
         trial("memory: accesses cross from memory reached directly to memory reached by system call", mixed),
         trial("memory: regions of memory reached by system call have no host address", no_address),
         trial("memory: search finds overlapping matches across slots of every kind, up to its limit", search),
@@ -54,6 +55,34 @@ fn truncated() {
     }
     assert_eq!(machine.run(), out(0, 0), "the page is back, and with it the guest");
     assert_eq!(byte(memory, THERE), 0);
+}
+
+/// Ring 3 in long mode: no KVM interprets that.
+#[cfg(target_arch = "x86_64")]
+fn truncated_natively() {
+    use typevisor::{
+        Errno,
+        vcpu::{BootMode, BootOptions, Privilege},
+    };
+
+    use crate::machine::CODE;
+
+    // mov al, [THERE]; out 0x10, al; jmp to the start
+    let machine = Machine::real_mode(&[0x8a, 0x04, 0x25, 0, 0, 2, 0, 0xe6, 0x10, 0xeb, 0xf5]);
+    let long =
+        BootOptions { privilege: Privilege::User, stack: Some(0x8000), ..BootOptions::new(BootMode::Long, CODE) };
+    machine.vcpu.boot(&long).unwrap();
+    let file = Arc::new(new_file(PAGE));
+    let backing = Backing::File { file: Arc::clone(&file), offset: 0, sharing: FileSharing::Shared };
+    map(machine.vm.memory(), THERE, PAGE, backing);
+    assert_eq!(machine.run(), out(0, 0));
+    file.set_len(0).unwrap();
+    for _ in 0..2 {
+        assert_eq!(machine.run(), Exit::RunFailed { errno: Errno(libc::EFAULT) });
+    }
+    file.set_len(PAGE).unwrap();
+    machine.vm.memory().write(THERE, &[3]).unwrap();
+    assert_eq!(machine.run(), out(0, 3));
 }
 
 fn mixed() {
