@@ -1,8 +1,9 @@
-//! The one error type, and the closed list of codes by which programs tell errors apart.
+//! The one error type: every variant chooses one of the codes of `error_code.rs`.
 
 use std::{fmt, ops::Range, path::PathBuf};
 
 pub(crate) use crate::errno::Errno;
+pub use crate::error_code::ErrorCode;
 use crate::{range::GpaRange, sys::limits};
 
 /// What every fallible function of this crate returns.
@@ -106,6 +107,14 @@ pub enum Error {
         /// Bytes asked for.
         size: u64,
     },
+    /// A guest physical range past what this VM can have.
+    #[error("{range} is past what this VM can have: its guest physical addresses have {bits} bits")]
+    AddressWidth {
+        /// The range asked for.
+        range: GpaRange,
+        /// Bits of an address.
+        bits: u32,
+    },
     /// An address or size off its alignment.
     #[error("{what} {value:#x} is not a multiple of {alignment:#x}")]
     Unaligned {
@@ -140,6 +149,14 @@ pub enum Error {
         /// How many slots KVM reports (`nr-memslots`).
         limit: u32,
     },
+    /// An address space that this VM does not have.
+    #[error("address space {id} is out of range: this VM has {limit}, numbered from 0 (multi-address-space)")]
+    AddressSpaceRange {
+        /// The one asked for.
+        id: u32,
+        /// How many there are.
+        limit: u32,
+    },
     /// No slot number is left.
     #[error("this VM has {limit} memory slots and all are taken")]
     SlotLimit {
@@ -153,6 +170,23 @@ pub enum Error {
         gpa: u64,
         /// The whole access.
         range: GpaRange,
+    },
+    /// The host cannot reach memory of the guest's: what stands behind it is gone (a file that was truncated) or may not be
+    /// written. What comes before `gpa` in the access may have been copied; of a read, nothing is to be relied on.
+    #[error(
+        "the host cannot reach guest memory at {gpa:#x} (in an access of {size:#x} bytes): {errno}; what stands behind it \
+         is gone, as where a file was truncated, or is not to be written; what comes before it may have been copied"
+    )]
+    HostAccess {
+        /// First address that was not reached.
+        gpa: u64,
+        /// Bytes of the whole access.
+        size: u64,
+        /// By which system call.
+        call: &'static str,
+        /// What the kernel returned.
+        #[source]
+        errno: Errno,
     },
     /// No RAM where firmware's copy below 1 MiB goes. Nothing was mapped or written.
     #[error(
@@ -173,6 +207,21 @@ pub enum Error {
         limit: u64,
         /// What to do.
         remedy: &'static str,
+    },
+    /// Too few huge pages are free. Nothing was mapped.
+    #[error(
+        "{wanted} huge pages of {page_size} bytes are wanted and {free} are free; reserve more: echo {enough} > \
+         /sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages (as root)", kib = page_size >> 10
+    )]
+    HugePages {
+        /// Bytes of one page.
+        page_size: u64,
+        /// Pages that were asked for.
+        wanted: u64,
+        /// Pages that nobody has reserved.
+        free: u64,
+        /// How many pages of this size the machine needs to have for it.
+        enough: u64,
     },
     /// The host has no room for guest memory.
     #[error("the host has no room for {size:#x} bytes: {errno}; map less, or raise the limits on memory (ulimit -v)")]
@@ -202,6 +251,17 @@ pub enum Error {
         what: &'static str,
         /// What happened.
         why: &'static str,
+    },
+    /// A change of slots failed, and KVM refused to undo it: what the guest sees is not known any more.
+    #[error(
+        "the VM cannot be used any more: {request} failed while a failed change of slots was undone: {errno}; close it"
+    )]
+    SlotsLost {
+        /// Name of the ioctl, as in the kernel's header.
+        request: &'static str,
+        /// What the kernel returned.
+        #[source]
+        errno: Errno,
     },
     /// The object belongs to the process that was forked.
     #[error("this VM belongs to the parent process: a fork does not carry it over; create one here")]
@@ -267,52 +327,11 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// Declares the codes once: the enum, its names and the list of all.
-macro_rules! codes {
-    ($($variant:ident => $name:literal,)+) => {
-        /// The closed list of codes. The facade adds those that only it can meet (`ERR_LOAD`, …).
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        #[expect(missing_docs, reason = "each is documented at the error that carries it")]
-        #[non_exhaustive]
-        pub enum ErrorCode { $($variant,)+ }
-
-        impl ErrorCode {
-            /// Every code the core can give.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
-
-            /// The code as programs see it, `ERR_…`.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $name,)+ }
-            }
-        }
-    };
-}
-
-codes! {
-    KvmUnavailable => "ERR_KVM_UNAVAILABLE",
-    CapabilityMissing => "ERR_CAPABILITY_MISSING",
-    InvalidArgument => "ERR_INVALID_ARGUMENT",
-    OutOfRange => "ERR_OUT_OF_RANGE",
-    Unaligned => "ERR_UNALIGNED",
-    SlotOverlap => "ERR_SLOT_OVERLAP",
-    SlotLimit => "ERR_SLOT_LIMIT",
-    MemoryHole => "ERR_MEMORY_HOLE",
-    Limit => "ERR_LIMIT",
-    Ioctl => "ERR_IOCTL",
-    Io => "ERR_IO",
-    Closed => "ERR_CLOSED",
-    Busy => "ERR_BUSY",
-    Poisoned => "ERR_POISONED",
-    Forked => "ERR_FORKED",
-    Timeout => "ERR_TIMEOUT",
-    ExitUnanswered => "ERR_EXIT_UNANSWERED",
-    NoAnswerExpected => "ERR_NO_ANSWER_EXPECTED",
-    GuestImage => "ERR_GUEST_IMAGE",
-    Internal => "ERR_INTERNAL",
-}
-
 impl Error {
+    /// Of a VM after [`Error::SlotsLost`].
+    pub(crate) const SLOTS_POISONED: Self =
+        Self::Poisoned { what: "VM", why: "a failed change of its memory slots could not be undone" };
+
     /// The code by which programs tell errors apart. Exhaustive: a new variant has to choose its code.
     #[must_use]
     pub const fn code(&self) -> ErrorCode {
@@ -328,15 +347,20 @@ impl Error {
             | Self::KickSignalTaken { .. }
             | Self::AnswerSize { .. }
             | Self::SlotNumberTaken { .. } => ErrorCode::InvalidArgument,
-            Self::OutOfRange { .. } | Self::SlotNumberRange { .. } | Self::AnswerRange { .. } => ErrorCode::OutOfRange,
+            Self::OutOfRange { .. }
+            | Self::AddressWidth { .. }
+            | Self::AddressSpaceRange { .. }
+            | Self::SlotNumberRange { .. }
+            | Self::AnswerRange { .. } => ErrorCode::OutOfRange,
             Self::Unaligned { .. } => ErrorCode::Unaligned,
             Self::SlotOverlap { .. } => ErrorCode::SlotOverlap,
             Self::SlotLimit { .. } => ErrorCode::SlotLimit,
             Self::MemoryHole { .. } | Self::FirmwareRam { .. } => ErrorCode::MemoryHole,
-            Self::Limit { .. } | Self::HostMemory { .. } => ErrorCode::Limit,
+            Self::HostAccess { .. } => ErrorCode::HostAccess,
+            Self::Limit { .. } | Self::HostMemory { .. } | Self::HugePages { .. } => ErrorCode::Limit,
             Self::Closed { .. } => ErrorCode::Closed,
             Self::Busy { .. } => ErrorCode::Busy,
-            Self::Poisoned { .. } => ErrorCode::Poisoned,
+            Self::Poisoned { .. } | Self::SlotsLost { .. } => ErrorCode::Poisoned,
             Self::Forked => ErrorCode::Forked,
             Self::Timeout { .. } => ErrorCode::Timeout,
             Self::ExitUnanswered { .. } => ErrorCode::ExitUnanswered,
@@ -352,7 +376,7 @@ impl Error {
     pub const fn errno(&self) -> Option<(Errno, &'static str)> {
         match self {
             Self::Ioctl { request, errno } => Some((*errno, request)),
-            Self::Os { call, errno } => Some((*errno, call)),
+            Self::Os { call, errno } | Self::HostAccess { call, errno, .. } => Some((*errno, call)),
             Self::File { errno, .. } => Some((*errno, "open")),
             Self::HostMemory { errno, .. } => Some((*errno, "mmap")),
             Self::KvmUnavailable { reason } => reason.refusal(),
@@ -367,9 +391,15 @@ impl Error {
 
     /// Where a call that makes a descriptor failed: says so where none is left.
     pub(crate) fn creation(request: &'static str, errno: Errno) -> Self {
-        if errno.0 != libc::EMFILE {
-            return Self::Ioctl { request, errno };
-        }
+        if errno.0 == libc::EMFILE { Self::no_descriptor() } else { Self::Ioctl { request, errno } }
+    }
+
+    /// As [`Error::creation`], of a system call.
+    pub(crate) fn descriptor(call: &'static str, errno: Errno) -> Self {
+        if errno.0 == libc::EMFILE { Self::no_descriptor() } else { Self::Os { call, errno } }
+    }
+
+    fn no_descriptor() -> Self {
         let remedy = "close VMs, or raise RLIMIT_NOFILE (ulimit -n)";
         Self::Limit { what: "open files of this process", limit: limits::open_files(), remedy }
     }
