@@ -9,7 +9,7 @@ use std::{
 use kvm_ioctls::{VcpuFd, VmFd};
 
 use crate::{
-    bus::Bus,
+    bus::{Bus, BusFeatures},
     error::{Error, Result},
     exit::{Abi, Arch},
     host::{Capabilities, Capability, Kvm},
@@ -80,10 +80,11 @@ impl Vm {
             region2: capabilities.has(Capability::UserMemory2),
         };
         let memory = GuestMemory::new(Arc::clone(&fd), features);
+        let bus = Bus::new(Arc::clone(&fd), BusFeatures::of(&capabilities, options.irqchip));
         let (kvm, vcpus) = (Some(kvm.clone()), BTreeMap::new());
         let state = Mutex::new(State { fd: Some(fd), kvm, vcpus, features: None, closes_elsewhere: false });
         let generation = fork::generation();
-        let shared = VmShared { capabilities, memory, bus: Bus::default(), generation, state };
+        let shared = VmShared { capabilities, memory, bus, generation, state };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -201,6 +202,7 @@ impl VmShared {
         for vcpu in &vcpus {
             vcpu.close();
         }
+        self.bus.close();
         self.memory.close();
         if let Ok(mut state) = self.state() {
             state.vcpus.clear();

@@ -89,6 +89,12 @@ impl<T> Queue<T> {
         has_room
     }
 
+    /// How many items it takes before it is full.
+    pub(super) fn room(&self) -> usize {
+        let state = self.state();
+        if state.abandoned { usize::MAX } else { self.capacity.saturating_sub(state.items.len()) }
+    }
+
     /// Whether a writer may go on.
     pub(super) fn has_room(&self) -> bool {
         let state = self.state();

@@ -9,6 +9,7 @@
 )]
 
 mod boot;
+mod bus;
 mod claims;
 mod close;
 #[cfg(target_arch = "aarch64")]
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let everywhere = [
         boot::tests(),
+        bus::tests(),
         claims::tests(),
         close::tests(),
         host::tests(),
