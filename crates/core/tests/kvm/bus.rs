@@ -14,6 +14,7 @@ use typevisor::{
 };
 
 use crate::{
+    claims::many_exits,
     machine::{CODE, LIMIT, Machine, Op, assemble, boot, is_end, out},
     support::{alone, needs, resources, scaled, trial, vm, x86_only},
 };
@@ -37,7 +38,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         x86_only!("coalesced: what was written before a close is there after it", x86::close),
         x86_only!("coalesced: a release loses no write: the next one is the program's", x86::release),
         x86_only!("coalesced: two vCPUs write to two devices, each in order", x86::two_vcpus),
-        x86_only!("coalesced: a reader who never reads bounds what waits, over many runs", x86::never_read),
+        many_exits(x86_only!("coalesced: a reader who never reads bounds what waits, over many runs", x86::never_read)),
         x86_only!("coalesced: the kernel's own devices keep their ports", x86::irqchip),
         x86_only!("coalesced: a write to a read-only slot is gathered", x86::readonly_slot),
         needs(Capability::Ioeventfd, "ioeventfd: KVM itself rings a doorbell, at the start of its claim", doorbell),

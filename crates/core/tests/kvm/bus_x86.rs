@@ -62,7 +62,7 @@ fn start(vcpu: &Vcpu) -> Receiver<typevisor::Result<Outcome>> {
 }
 
 pub(super) fn many() {
-    const WRITES: u16 = 5000;
+    const WRITES: u16 = 1000;
     let machine = Machine::real_mode(&count_to(WRITES));
     let (queue, claim, counters) = post(&machine, 0, 2);
     assert!(machine.vm.bus().is_in_kernel(claim));
@@ -165,7 +165,7 @@ pub(super) fn two_vcpus() {
     let runs = vcpus.map(start);
     let mut seen = [Seen::default(), Seen::default()];
     let began = Instant::now();
-    while seen.iter().any(|seen| seen.0 < 3000) {
+    while seen.iter().any(|seen| seen.0 < 1000) {
         assert!(began.elapsed() < LIMIT, "{} and {} writes", seen[0].0, seen[1].0);
         for (seen, queue) in seen.iter_mut().zip(&queues) {
             seen.take(queue);
