@@ -140,7 +140,10 @@ fn room_for(posted: Option<&Posted>, overfull: Overfull) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::VecDeque, sync::RwLock};
+    use std::{
+        collections::VecDeque,
+        sync::{Mutex, RwLock},
+    };
 
     use proptest::prelude::*;
 
@@ -264,6 +267,22 @@ mod tests {
         assert!(bench.take(1).is_empty(), "in order");
         bench.drain(Overfull::Push);
         assert_eq!(bench.take(1), [77]);
+    }
+
+    #[test]
+    fn the_ring_is_not_empty_before_its_writes_lie_in_their_queue() {
+        let (ring, mut claims, mut consumer) = (test_ring(), Claims::default(), Consumer::default());
+        let (found, seen) = (Arc::new(Mutex::new(Vec::new())), ring.clone());
+        let log = Arc::clone(&found);
+        // Called as soon as the queue has them.
+        let queue = Queue::new(CAPACITY, move |_arrived| log.lock().unwrap().push(seen.is_empty()));
+        let owner = Owner::Posted { queue, program: 1 };
+        claims.insert(Space::Port, 0..1, Answerer::from(owner)).unwrap();
+        let claims = RwLock::new(claims);
+        consumer.attach(ring.clone());
+        ring.gather(Gathered { address: 0, size: 1, port: true, value: 1 });
+        consumer.drain(Overfull::Push, || claims.read().unwrap());
+        assert_eq!((found.lock().unwrap().as_slice(), ring.is_empty()), (&[false][..], true));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use typevisor::{
 use super::{Posted, counted, post, post_awaited, values};
 use crate::{
     machine::{LIMIT, Machine, boot},
-    support::kvm,
+    support::{kvm, scaled},
 };
 
 /// inc ax; out 0x10, ax; jmp -5
@@ -87,18 +87,36 @@ pub(super) fn string() {
     assert_eq!(counters.writes(), 400);
 }
 
+/// How often to look for a moment at which something lies in the ring.
+fn rounds() -> std::ops::Range<u32> {
+    0..scaled(90)
+}
+
+/// Lets the guest write for a moment, another one each round: the ring is emptied every millisecond and when it is full.
+fn a_moment(round: u32) -> Duration {
+    Duration::from_micros(u64::from(round * 137 % 900))
+}
+
+fn pass(time: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < time {
+        std::hint::spin_loop();
+    }
+}
+
 pub(super) fn ends() {
     let machine = Machine::real_mode(&COUNT);
     let (queue, woken) = post_awaited(&machine);
     let mut seen = Seen::default();
-    for round in 0..9 {
+    for round in rounds() {
         let vcpu = &machine.vcpu;
         if round % 3 == 0 {
-            let limited = vcpu.run_sync(Duration::from_millis(5));
+            let limited = vcpu.run_sync(Duration::from_millis(1) + a_moment(round));
             assert!(matches!(limited, Err(Error::Timeout { .. })), "{limited:?}");
         } else {
             let ended = start(vcpu);
             woken.recv_timeout(LIMIT).unwrap();
+            pass(a_moment(round));
             if round % 3 == 1 {
                 vcpu.kick().unwrap();
             } else {
@@ -136,7 +154,7 @@ pub(super) fn close() {
 
 pub(super) fn release() {
     let machine = Machine::real_mode(&COUNT);
-    for round in 0..5 {
+    for round in rounds() {
         let (sender, woken) = channel();
         let queue = Queue::posted(move |_arrived| sender.send(()).unwrap_or(()));
         let claim = machine.claim(0, 2, Owner::Posted { queue: Arc::clone(&queue), program: 8 });
@@ -144,6 +162,7 @@ pub(super) fn release() {
         let mut seen = Seen(before);
         let ended = start(&machine.vcpu);
         woken.recv_timeout(LIMIT).unwrap();
+        pass(a_moment(round));
         machine.vm.bus().release(claim);
         seen.take(&queue); // and opens the gate, where the queue was full
         let outcome = ended.recv_timeout(LIMIT).unwrap().unwrap();
