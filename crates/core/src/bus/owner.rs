@@ -8,11 +8,11 @@ use super::{Device, Doorbell, PostedWrite, kernel::Wanted, queue::Queue};
 pub enum Owner {
     /// A device in Rust.
     Device(Box<dyn Device>),
-    /// A doorbell. KVM itself rings it where it can ([`Bus::is_in_kernel`]), at no exit; the device does it else.
+    /// A doorbell. KVM itself rings it where it can ([`super::Bus::is_in_kernel`]), at no exit; the device does it else.
     Doorbell(Doorbell),
     /// The program: an access ends the run and says whose it is by this number, which is not 0.
     Program(u64),
-    /// The program, but writes wait in a queue and do not end the run. Where KVM can ([`Bus::is_in_kernel`]) it gathers
+    /// The program, but writes wait in a queue and do not end the run. Where KVM can ([`super::Bus::is_in_kernel`]) it gathers
     /// them by itself, so that most of them do not even stop the guest. They are put into the queue before a vCPU's next
     /// exit is dealt with, and otherwise within milliseconds.
     Posted {
