@@ -5,6 +5,7 @@ import { ConsoleReader, type DebugConsole, lines, type SerialConsole, toSink } f
 import {
   type Device,
   isProgramDevice,
+  type PostedClaim,
   type PostedDevice,
   type ProgramDevice,
   Served,
@@ -16,7 +17,7 @@ import { nextId } from './mailbox.ts';
 import type { NativeClaim, NativeVm } from './native.ts';
 import { hex, printable } from './observe.ts';
 import { PostedReader, type Reader } from './reader.ts';
-import { claims as smallClaims, type Eventfd, type Latch } from './small-devices.ts';
+import { claims as smallClaims, type Eventfd, type Latch, matches } from './small-devices.ts';
 
 /** A device that can be put on ports or MMIO: one of JavaScript's, or one in Rust. */
 export type BusDevice = ProgramDevice | DebugConsole | SerialConsole | Latch | Eventfd;
@@ -116,13 +117,14 @@ export class Bus {
    * @param count - How many: 1 for a debug console, 8 for a serial one.
    * @param device - What answers: an object with `read`, `write` or `posted`, or one in Rust such as
    *   {@link debugConsole}.
-   * @returns The claim: disposing of it gives the ports back. It ends with the VM.
+   * @returns The claim: disposing of it gives the ports back. It ends with the VM. That of posted writes says what they
+   *   cost.
    * @throws {TypevisorError} `ERR_INVALID_ARGUMENT` (also where a port is claimed already), `ERR_OUT_OF_RANGE`,
-   *   `ERR_CLOSED`.
+   *   `ERR_LIMIT` (KVM has room for 1,000 claims of posted writes; for an eventfd also where no fd is left), `ERR_CLOSED`.
    */
   port(base: number, count: number, device: Device): Disposable;
   port(base: number, count: number, device: WideDevice): Disposable;
-  port(base: number, count: number, device: PostedDevice): Disposable;
+  port(base: number, count: number, device: PostedDevice): PostedClaim;
   port(base: number, count: number, device: BusDevice): Disposable;
   port(base: number, count: number, device: BusDevice): Disposable {
     const first = integer(base, 'base', 0, PORTS - 1);
@@ -138,11 +140,11 @@ export class Bus {
    * @param device - As with {@link port}; consoles stand on ports only.
    * @returns The claim: disposing of it gives the addresses back. It ends with the VM.
    * @throws {TypevisorError} `ERR_INVALID_ARGUMENT` (also where an address is claimed already), `ERR_OUT_OF_RANGE`,
-   *   `ERR_CLOSED`.
+   *   `ERR_LIMIT` as with {@link port}, `ERR_CLOSED`.
    */
   mmio(gpa: number, size: number, device: Device): Disposable;
   mmio(gpa: number, size: number, device: WideDevice): Disposable;
-  mmio(gpa: number, size: number, device: PostedDevice): Disposable;
+  mmio(gpa: number, size: number, device: PostedDevice): PostedClaim;
   mmio(gpa: number, size: number, device: BusDevice): Disposable;
   mmio(gpa: number, size: number, device: BusDevice): Disposable {
     const first = integer(gpa, 'gpa', 0, GPA_END - 1);
@@ -166,14 +168,7 @@ export class Bus {
 
   #claim(place: Place, device: BusDevice): Disposable {
     this.#check();
-    const claim = this.#put(place, device);
-    this.#places.add(place);
-    return {
-      [Symbol.dispose]: () => {
-        this.#places.delete(place);
-        claim[Symbol.dispose]();
-      },
-    };
+    return this.#put(place, device);
   }
 
   #put(place: Place, device: BusDevice): Disposable {
@@ -198,12 +193,12 @@ export class Bus {
       const reader = new PostedReader(device, id => this.#ask(place, 'posted', id));
       this.#served.set(reader.id, served);
       this.#posted.add(reader);
-      return this.#reading(reader);
+      return postedClaim(reader, this.#reading(place, reader));
     }
     const id = nextId();
     const claim = this.#ask(place, 'program', id);
     this.#served.set(id, served);
-    return this.#other(claim, () => this.#served.delete(id));
+    return this.#other(place, claim, () => this.#served.delete(id));
   }
 
   #console(place: Place, device: DebugConsole | SerialConsole): Disposable {
@@ -212,21 +207,23 @@ export class Bus {
     if (place.size !== ports) throw invalid('count', `${ports}, as a ${device.device} has`, place.size);
     const reader = new ConsoleReader(toSink(device.sink), id => this.#ask(place, device.device, id));
     if (device.device === 'serial-console') lines.set(device, reader.native);
-    return this.#reading(reader);
+    return this.#reading(place, reader);
   }
 
   #small(place: Place, device: Latch | Eventfd): Disposable {
     if (standing.has(device)) throw elsewhere(device);
-    const claim = this.#ask(place, device.device, nextId());
+    const claim = this.#ask(place, device.device, nextId(), matches.get(device));
     smallClaims.set(device, claim);
     standing.add(device);
-    return this.#other(claim, () => standing.delete(device));
+    return this.#other(place, claim, () => standing.delete(device));
   }
 
-  #other(claim: NativeClaim, forgetIt: () => void): Disposable {
+  #other(place: Place, claim: NativeClaim, forgetIt: () => void): Disposable {
     this.#others.set(claim, forgetIt);
+    this.#places.add(place);
     return {
       [Symbol.dispose]: () => {
+        this.#places.delete(place);
         if (!this.#others.delete(claim)) return;
         forgetIt();
         call(() => claim.release());
@@ -234,10 +231,12 @@ export class Bus {
     };
   }
 
-  #reading(reader: Reader): Disposable {
+  #reading(place: Place, reader: Reader): Disposable {
     this.#readers.add(reader);
+    this.#places.add(place);
     return {
       [Symbol.dispose]: () => {
+        this.#places.delete(place);
         this.#served.delete(reader.id);
         this.#posted.delete(reader);
         if (this.#readers.delete(reader)) reader.release();
@@ -245,9 +244,9 @@ export class Bus {
     };
   }
 
-  #ask({ mmio, base, size }: Place, owner: string, id: number): NativeClaim {
+  #ask({ mmio, base, size }: Place, owner: string, id: number, value: bigint | null = null): NativeClaim {
     const native = this.#native;
-    return call(() => native.claim({ mmio, base, size, owner, id }));
+    return call(() => native.claim({ mmio, base, size, owner, id, value }));
   }
 
   #check(): void {
@@ -266,6 +265,17 @@ export class Bus {
     this.#posted.clear();
     this.#served.clear();
   }
+}
+
+/** A claim of posted writes, which goes on telling what they have cost when it is over. */
+function postedClaim({ native }: PostedReader, claim: Disposable): PostedClaim {
+  return {
+    kernel: call(() => native.kernel()),
+    get stats() {
+      return Object.freeze(call(() => native.stats()));
+    },
+    [Symbol.dispose]: () => claim[Symbol.dispose](),
+  };
 }
 
 function shown({ base, size }: Place): object {

@@ -48,9 +48,17 @@ export type {
 
 // The bus and its devices
 export { Bus, type BusDevice, type UnclaimedOptions } from './bus.ts';
-export type { Device, PostedDevice, PostedWrite, ProgramDevice, WideDevice } from './device.ts';
+export type {
+  Device,
+  PostedClaim,
+  PostedDevice,
+  PostedStats,
+  PostedWrite,
+  ProgramDevice,
+  WideDevice,
+} from './device.ts';
 export { type ConsoleSink, type DebugConsole, debugConsole, type SerialConsole, serialConsole } from './console.ts';
-export { type Eventfd, eventfd, type Latch, latch } from './small-devices.ts';
+export { type Eventfd, eventfd, type EventfdOptions, type Latch, latch } from './small-devices.ts';
 
 // Observing
 export type { ExitMessage, IoctlMessage, VmMessage } from './observe.ts';

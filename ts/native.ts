@@ -193,6 +193,14 @@ export interface NativeClaimOptions {
   size: number;
   owner: string;
   id: number;
+  /** By which value an eventfd is rung. */
+  value: bigint | null;
+}
+
+/** What posted writes have cost. */
+export interface NativeClaimStats {
+  writes: number;
+  exits: number;
 }
 
 export interface NativeClaim {
@@ -206,6 +214,10 @@ export interface NativeClaim {
   send(bytes: Uint8Array): number;
   /** What a latch holds. */
   value(): bigint;
+  /** What posted writes have cost so far; zeros for any other claim. */
+  stats(): NativeClaimStats;
+  /** Whether KVM does what it can of it: gathers posted writes, rings an eventfd. */
+  kernel(): boolean;
   /** The number of an eventfd; -1 once it is closed. */
   fd(): number;
   /** Gives the addresses back. What was written and not taken stays to be taken. */

@@ -1,5 +1,6 @@
 /** Small devices in Rust: a latch and an eventfd. An access to them never wakes JavaScript. */
 
+import { integer, options, uint64 } from './check.ts';
 import { TypevisorError } from './errors.ts';
 import type { NativeClaim } from './native.ts';
 
@@ -19,10 +20,24 @@ export interface Eventfd {
    * @throws {TypevisorError} `ERR_CLOSED`.
    */
   readonly fd: number;
+  /**
+   * Whether KVM itself rings it, without an exit, while it stands on the bus: for writes at the first address of its claim,
+   * where the VM has the capability `ioeventfd`. All others, and all without it, are rung in Rust.
+   */
+  readonly kernel: boolean;
+}
+
+/** How an eventfd is rung. */
+export interface EventfdOptions {
+  /** The one value by which it is rung, whatever the size of the write; others go nowhere. Default: any. */
+  readonly match?: number | bigint | undefined;
 }
 
 /** For bus.ts alone: the claims of devices. */
 export const claims: WeakMap<Latch | Eventfd, NativeClaim> = new WeakMap();
+
+/** For bus.ts alone: by which value an eventfd is rung, where it is one. */
+export const matches: WeakMap<Latch | Eventfd, bigint> = new WeakMap();
 
 /**
  * A latch: holds what the guest wrote last, whatever the offset, and reads as it. One claim at a time.
@@ -45,15 +60,18 @@ export function latch(): Latch {
 
 /**
  * An eventfd (eventfd(2); non-blocking, close-on-exec): every write of the guest's adds 1 to it; reads give 0. For whoever
- * waits on fds outside of JavaScript. One claim at a time.
+ * waits on fds outside of JavaScript. KVM rings it by itself where it can. One claim at a time.
  *
+ * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, `ERR_OUT_OF_RANGE`.
  * @example
  * using vm = Vm.create();
  * const bell = eventfd();
  * vm.bus.mmio(0xd000_0000, 4, bell);
  * console.log(bell.fd > 2); // true
+ * const queue1 = eventfd({ match: 1 }); // of several queues behind one address, say
  */
-export function eventfd(): Eventfd {
+export function eventfd(given?: EventfdOptions): Eventfd {
+  const { match } = options<EventfdOptions>(given, 'options', ['match']);
   const device: Eventfd = {
     device: 'eventfd',
     get fd() {
@@ -61,6 +79,16 @@ export function eventfd(): Eventfd {
       if (fd < 0) throw new TypevisorError('ERR_CLOSED', 'the eventfd stands on no bus');
       return fd;
     },
+    get kernel() {
+      const claim = claims.get(device);
+      return claim !== undefined && claim.fd() >= 0 && claim.kernel();
+    },
   };
+  if (match !== undefined) matches.set(device, valueOf(match));
   return Object.freeze(device);
+}
+
+function valueOf(match: unknown): bigint {
+  if (typeof match === 'bigint') return uint64(match, 'match');
+  return BigInt(integer(match, 'match', 0, Number.MAX_SAFE_INTEGER));
 }

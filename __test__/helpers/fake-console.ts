@@ -2,7 +2,7 @@
 
 import { ConsoleReader, toSink } from '../../ts/console.ts';
 import { deliver } from '../../ts/mailbox.ts';
-import type { NativeClaim } from '../../ts/native.ts';
+import type { NativeClaim, NativeClaimStats } from '../../ts/native.ts';
 
 /** What the guest wrote is taken once. */
 export class FakeConsole implements NativeClaim {
@@ -29,6 +29,14 @@ export class FakeConsole implements NativeClaim {
 
   value(): bigint {
     return 0n;
+  }
+
+  stats(): NativeClaimStats {
+    return { writes: 0, exits: 0 };
+  }
+
+  kernel(): boolean {
+    return false;
   }
 
   fd(): number {

@@ -14,6 +14,7 @@ import {
   type IoExit,
   KiB,
   type MmioExit,
+  type PostedClaim,
   type PostedDevice,
   type Vcpu,
   Vm,
@@ -139,7 +140,7 @@ export function handlers({ access, stop }: GuestHandlers): Handlers {
 
 /** Claims a port. */
 export function claim(vm: Vm, port: number, device: Device): Disposable;
-export function claim(vm: Vm, port: number, device: PostedDevice): Disposable;
+export function claim(vm: Vm, port: number, device: PostedDevice): PostedClaim;
 export function claim(vm: Vm, port: number, device: BusDevice): Disposable;
 export function claim(vm: Vm, port: number, device: BusDevice): Disposable {
   return ARM ? vm.bus.mmio(PORTS + port, 1, device) : vm.bus.port(port, 1, device);
@@ -184,7 +185,11 @@ export interface Machine extends Disposable {
 
 /** A machine about to run the code. */
 export function machine(...pieces: readonly Code[]): Machine {
-  const vm = Vm.create();
+  return machineIn(Vm.create(), ...pieces);
+}
+
+/** The same in a VM that is made already, and ends with it. */
+export function machineIn(vm: Vm, ...pieces: readonly Code[]): Machine {
   vm.memory.map({ gpa: 0, size: 64 * KiB });
   vm.memory.write(ENTRY, Uint8Array.from(pieces.flat()));
   const vcpu = vm.createVcpu();

@@ -1,7 +1,8 @@
 // Programs that are measured: long-lived children that time themselves, so that neither their start nor this process is
 // in the figure.
 //
-// The protocol is lines. A child says `ready`; `run COUNT` on its stdin is answered by `ns TIME`, nanoseconds per operation.
+// The protocol is lines. A child says `ready`; `run COUNT` on its stdin is answered by `ns TIME`, nanoseconds per operation,
+// and where it counts them by `ns TIME EXITS`, exits per operation.
 // What goes wrong is `failed WHY`. It ends when its stdin does, whatever became of us.
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
@@ -11,6 +12,8 @@ export class Child {
   #name;
   #process;
   #lines;
+  /** Exits per operation of the last batch, where the child says. */
+  exits;
 
   /** Starts `command`, an array, and waits until it is ready. */
   static async start(name, command) {
@@ -34,7 +37,9 @@ export class Child {
   /** One batch of `count` operations: nanoseconds for each. */
   async run(count) {
     this.#process.stdin.write(`run ${count}\n`);
-    return Number(await this.#expect('ns'));
+    const [ns, exits] = (await this.#expect('ns')).split(' ');
+    this.exits = exits === undefined ? undefined : Number(exits);
+    return Number(ns);
   }
 
   /** Ends it and waits until it has ended. */

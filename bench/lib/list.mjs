@@ -1,7 +1,7 @@
 // The benchmarks: what each one measures, and how its two programs are started.
 import { join } from 'node:path';
 import { ROOT } from '../../scripts/lib/paths.mjs';
-import { portWrites } from './guests.mjs';
+import { PORT, portWrites } from './guests.mjs';
 
 const exits = (how, more) => ({
   reference: 'exits',
@@ -11,9 +11,12 @@ const exits = (how, more) => ({
   ...more,
 });
 
+/** The reference has KVM gather the writes as well. */
+const gathered = (how, more) => exits(how, { ...more, more: [String(PORT)] });
+
 /**
- * By name: `{ what, reference, subject, guest, processors }`. `reference` is a program of bench/c, `subject` a script with
- * its arguments. With 2 `processors` the vCPU's thread has one and everything else in Node.js the other.
+ * By name: `{ what, reference, more, subject, guest, processors }`. `reference` is a program of bench/c, which gets `more`
+ * arguments behind the guest's, `subject` a script with its arguments. With 2 `processors` the vCPU's thread has one and everything else in Node.js the other.
  */
 export const BENCHMARKS = {
   'exit-rust-device': exits('rust-device', {
@@ -39,13 +42,26 @@ export const BENCHMARKS = {
     what: 'a port write posted to a device in JavaScript, under run(), vCPU and JavaScript on a processor each',
     processors: 2,
   }),
+  'posted-ring': gathered('posted', {
+    what: 'a port write gathered by KVM and posted to a device in JavaScript, under runSync',
+  }),
+  'posted-ring-run': gathered('posted-run', {
+    what: 'a port write gathered by KVM and posted to a device in JavaScript, under run(), both threads on one processor',
+  }),
+  'posted-ring-run-two': gathered('posted-run', {
+    what: 'a port write gathered by KVM and posted to a device in JavaScript, under run(), on a processor each',
+    processors: 2,
+  }),
 };
 
 /** The command lines of both programs. */
-export function commands({ subject, guest }, program) {
+export function commands({ subject, guest, more: forReference = [] }, program) {
   const { code, entry, countAt, slotSize } = guest;
   const numbers = [entry, countAt, slotSize].map(String);
   const args = [Buffer.from(code).toString('hex'), ...numbers];
   const [script, ...more] = subject;
-  return { reference: [program, ...args], subject: [process.execPath, join(ROOT, script), ...more, ...args] };
+  return {
+    reference: [program, ...args, ...forReference],
+    subject: [process.execPath, join(ROOT, script), ...more, ...args],
+  };
 }

@@ -32,7 +32,7 @@ export async function measure(benchmark, { pairs, cpus, onRound }) {
     };
     const batch = await warmUp(sides, two ? cpus : undefined);
     const measured = await rounds(sides, batch, pairs, onRound);
-    return { available: true, batch, ...figures(measured) };
+    return { available: true, batch, ...figures(measured), exitsPerWrite: sides.subject.exits ?? null };
   } finally {
     await Promise.all(started.map(child => child.close()));
   }

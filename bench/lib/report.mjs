@@ -14,7 +14,7 @@ export function table(results) {
   ].map(text => text.trimEnd());
 }
 
-function cells(name, { referenceNs, subjectNs, ratio, extraNs, noise, withinNoise }) {
+function cells(name, { referenceNs, subjectNs, ratio, extraNs, noise, withinNoise, exitsPerWrite }) {
   return [
     name,
     micros(referenceNs.median),
@@ -22,8 +22,14 @@ function cells(name, { referenceNs, subjectNs, ratio, extraNs, noise, withinNois
     range(ratio, value => value.toFixed(3)),
     `${range(extraNs, value => (value / 1000).toFixed(2))} µs`,
     range(noise.ratio, value => value.toFixed(3)),
-    withinNoise ? 'within noise' : '',
+    [withinNoise ? 'within noise' : '', exitsIn(exitsPerWrite)].filter(Boolean).join(', '),
   ];
+}
+
+/** How many of the guest's writes stopped it, where that is not each of them. */
+function exitsIn(exitsPerWrite) {
+  if (typeof exitsPerWrite !== 'number') return '';
+  return exitsPerWrite === 0 ? 'no exit' : `an exit in ${Math.round(1 / exitsPerWrite)} writes`;
 }
 
 function range({ median, min, max }, show) {

@@ -13,8 +13,9 @@ let sum = 0;
 const count = () => seen;
 
 /**
- * Each way puts what it needs on the bus; gives a function that runs the guest until it halts, and one that tells how
- * many writes were seen by then (none where Rust keeps them to itself).
+ * Each way puts what it needs on the bus; gives a function that runs the guest until it halts, one that tells how many
+ * writes were seen by then (none where Rust keeps them to itself), and one that tells how many exits they have cost so far
+ * (none where each costs one).
  */
 const WAYS = {
   'rust-device': vm => {
@@ -36,8 +37,8 @@ function take(_offset, _size, value) {
 }
 
 function posted(vm) {
-  vm.bus.port(PORT, 1, { posted: writes => (seen += writes.length) });
-  return { count };
+  const claim = vm.bus.port(PORT, 1, { posted: writes => (seen += writes.length) });
+  return { count, exits: () => claim.stats.exits };
 }
 
 const runSync = vcpu => vcpu.runSync({ timeoutMs: TIMEOUT_MS });
@@ -65,15 +66,17 @@ await serve(way);
 vm.close();
 if (Number.isNaN(sum)) process.exitCode = 1; // keeps the sum alive
 
-async function serve({ run, count: total }) {
+async function serve({ run, count: total, exits }) {
   for await (const line of createInterface({ input: process.stdin })) {
     const writes = Number(line.slice('run '.length));
     seen = 0;
+    const exitsBefore = exits?.();
     vm.memory.write(countAt, new Uint8Array(Uint32Array.of(writes).buffer));
     const start = performance.now();
     const exit = await run(vcpu);
     const ns = (performance.now() - start) * 1e6;
     const wrong = exit.kind !== 'hlt' || (total && total() !== writes);
-    console.log(wrong ? `failed ${exit.kind} exit after ${seen} of ${writes} writes` : `ns ${ns / writes}`);
+    const cost = exits === undefined ? '' : ` ${(exits() - exitsBefore) / writes}`;
+    console.log(wrong ? `failed ${exit.kind} exit after ${seen} of ${writes} writes` : `ns ${ns / writes}${cost}`);
   }
 }

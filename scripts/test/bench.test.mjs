@@ -1,6 +1,7 @@
 // Benchmarks: from measured pairs to figures, and where things run.
 import assert from 'node:assert/strict';
 import test from 'node:test';
+import { BENCHMARKS, commands } from '../../bench/lib/list.mjs';
 import { PORT, portWrites } from '../../bench/lib/guests.mjs';
 import { parseCpuList } from '../../bench/lib/processors.mjs';
 import { table } from '../../bench/lib/report.mjs';
@@ -69,6 +70,20 @@ test('the table aligns figures, and says what there is none of', () => {
   const lines = table({ a: measured, bcd: { available: false, reason: 'no such device' } });
   assert.match(lines[1], /^a    1\.00 µs  1\.50 µs {4}1\.500 \(1\.500 to 1\.500\)  0\.50 \(0\.50 to 0\.50\) µs/);
   assert.equal(lines[2], 'bcd  not available: no such device');
+});
+
+test('the table says in how many writes there was an exit', () => {
+  const measured = { available: true, ...figures(pairs([1000, 1500, 1000], [1000, 1500, 1000])) };
+  const line = exitsPerWrite => table({ a: { ...measured, exitsPerWrite } })[1];
+  assert.match(line(1 / 170), /an exit in 170 writes$/);
+  assert.match(line(0), /no exit$/);
+  assert.equal(line(null), table({ a: measured })[1]);
+});
+
+test("a benchmark's own arguments go to its reference alone", () => {
+  const { reference, subject } = commands(BENCHMARKS['posted-ring'], 'program');
+  assert.equal(reference.at(-1), String(PORT));
+  assert.deepEqual(subject.slice(3), commands(BENCHMARKS['exit-posted'], 'program').reference.slice(1));
 });
 
 test("the guest's loop and its way back lead where their comments say", () => {

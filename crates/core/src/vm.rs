@@ -9,7 +9,7 @@ use std::{
 use kvm_ioctls::{VcpuFd, VmFd};
 
 use crate::{
-    bus::Bus,
+    bus::{Bus, BusFeatures},
     control::ControlThread,
     error::{Error, Result},
     exit::{Abi, Arch},
@@ -78,6 +78,7 @@ impl Vm {
         if options.irqchip {
             arch::create_irqchip(&fd)?;
         }
+        let bus = Bus::new(Arc::clone(&fd), BusFeatures::of(&capabilities, options.irqchip));
         let hold = Arc::new(Hold::default());
         let vcpus = Arc::<Hold>::clone(&hold);
         let memory = GuestMemory::new(Arc::clone(&fd), slot_features(kvm, &capabilities), vcpus);
@@ -85,7 +86,7 @@ impl Vm {
         let state = Mutex::new(State { fd: Some(fd), kvm, vcpus, features: None, closes_elsewhere: false });
         let generation = fork::generation();
         let control = ControlThread::new();
-        let shared = VmShared { capabilities, memory, bus: Bus::default(), hold, control, generation, state };
+        let shared = VmShared { capabilities, memory, bus, hold, control, generation, state };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -210,6 +211,7 @@ impl VmShared {
         for vcpu in &vcpus {
             vcpu.close();
         }
+        self.bus.close();
         // Before the control thread ends: the jobs it has left find the memory closed.
         self.memory.close();
         self.control.close();

@@ -13,25 +13,34 @@ use napi_derive::napi;
 use typevisor::{
     Error, GpaRange, Result,
     bus::{
-        Bus, ClaimId, ConsoleBuffer, DebugConsole, Device, Doorbell, Latch, Owner, PostedWrite, Queue, SerialConsole,
-        SerialInput, Wakeup,
+        Bus, ClaimId, ConsoleBuffer, DebugConsole, Device, Doorbell, Latch, Owner, PostedCounters, PostedWrite, Queue,
+        SerialConsole, SerialInput, Wakeup,
     },
 };
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::{
-    convert::{unsigned, unsigned_u32},
+    convert::{signed, unsigned, unsigned_u32},
     environment::{Mailbox, Message},
 };
 
 /// `claim`'s argument: which addresses, who answers, and the number that is delivered when there is something to take.
-#[napi(object, object_to_js = false)]
+#[napi(object, object_to_js = false, use_nullable = true)]
 pub struct NativeClaimOptions {
     pub mmio: bool,
     pub base: i64,
     pub size: i64,
     pub owner: String,
     pub id: i64,
+    /// By which value an eventfd is rung.
+    pub value: Option<BigInt>,
+}
+
+/// What posted writes have cost.
+#[napi(object, object_from_js = false)]
+pub struct NativeClaimStats {
+    pub writes: i64,
+    pub exits: i64,
 }
 
 /// `NativeClaim` in ts/native.ts.
@@ -40,6 +49,10 @@ pub struct NativeClaim {
     bus: Bus,
     claim: ClaimId,
     kind: Kind,
+    /// Of posted writes.
+    counters: Option<Arc<PostedCounters>>,
+    /// KVM does what it can of it.
+    kernel: bool,
     /// Held while the reader looks by itself.
     quiet: Option<Wakeup>,
 }
@@ -57,7 +70,7 @@ enum Kind {
 pub(crate) fn claim(bus: &Bus, options: &NativeClaimOptions, mailbox: &Mailbox) -> Result<NativeClaim> {
     let (mailbox, id) = (mailbox.clone(), options.id);
     let wake = move |wakeup| mailbox.post(Message { id, payload: Ok(None), claim: 0, wakeup: Some(wakeup) });
-    let (owner, kind) = owner(&options.owner, unsigned("id", id)?, wake)?;
+    let (owner, kind) = owner(options, unsigned("id", id)?, wake)?;
     let base = unsigned("base", options.base)?;
     let claim = if options.mmio {
         bus.claim_mmio(GpaRange::new(base, unsigned("size", options.size)?)?, owner)
@@ -65,11 +78,17 @@ pub(crate) fn claim(bus: &Bus, options: &NativeClaimOptions, mailbox: &Mailbox) 
         let port = u16::try_from(base).map_err(|_| Error::InvalidArgument { what: "port", expected: "at most 65,535" });
         bus.claim_ports(port?, unsigned_u32("count", options.size)?, owner)
     };
-    Ok(NativeClaim { bus: bus.clone(), claim: claim?, kind, quiet: None })
+    let claim = claim?;
+    let (counters, kernel) = (bus.posted_counters(claim), bus.is_in_kernel(claim));
+    Ok(NativeClaim { bus: bus.clone(), claim, kind, counters, kernel, quiet: None })
 }
 
-fn owner(name: &str, id: u64, wake: impl Fn(Wakeup) + Send + Sync + 'static) -> Result<(Owner, Kind)> {
-    Ok(match name {
+fn owner(
+    options: &NativeClaimOptions,
+    id: u64,
+    wake: impl Fn(Wakeup) + Send + Sync + 'static,
+) -> Result<(Owner, Kind)> {
+    Ok(match options.owner.as_str() {
         "program" => (Owner::Program(id), Kind::Program),
         "posted" => {
             let queue = Queue::posted(wake);
@@ -89,11 +108,20 @@ fn owner(name: &str, id: u64, wake: impl Fn(Wakeup) + Send + Sync + 'static) -> 
             (device(latch), Kind::Latch(value))
         }
         "eventfd" => {
-            let (doorbell, fd) = Doorbell::new()?;
-            (device(doorbell), Kind::Doorbell(Some(fd)))
+            let (doorbell, fd) = match &options.value {
+                Some(value) => Doorbell::rung_by(word(value)?)?,
+                None => Doorbell::new()?,
+            };
+            (Owner::Doorbell(doorbell), Kind::Doorbell(Some(fd)))
         }
         _ => return Err(Error::InvalidArgument { what: "owner", expected: "the name of a device" }),
     })
+}
+
+fn word(value: &BigInt) -> Result<u64> {
+    let (negative, word, lossless) = value.get_u64();
+    let expected = "from 0n to 2n ** 64n - 1n";
+    if negative || !lossless { Err(Error::InvalidArgument { what: "match", expected }) } else { Ok(word) }
 }
 
 fn device(device: impl Device + 'static) -> Owner {
@@ -148,6 +176,19 @@ impl NativeClaim {
             Kind::Latch(value) => value.load(Ordering::Relaxed).into(),
             _ => 0_u64.into(),
         }
+    }
+
+    /// What posted writes have cost so far; zeros for any other claim.
+    #[napi(catch_unwind)]
+    pub fn stats(&self) -> NativeClaimStats {
+        let count = |read: fn(&PostedCounters) -> u64| self.counters.as_deref().map_or(0, |it| signed(read(it)));
+        NativeClaimStats { writes: count(PostedCounters::writes), exits: count(PostedCounters::exits) }
+    }
+
+    /// Whether KVM does what it can of it: gathers posted writes, rings an eventfd.
+    #[napi(catch_unwind)]
+    pub fn kernel(&self) -> bool {
+        self.kernel
     }
 
     /// The number of an eventfd; -1 once it is closed.

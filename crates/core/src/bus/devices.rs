@@ -10,7 +10,7 @@ use std::{
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::{Device, Written};
+use super::{Device, Written, kernel::Wanted, word};
 use crate::error::{Errno, Error, Result};
 
 /// Holds the last value written, whatever the offset, and reads as it.
@@ -42,9 +42,10 @@ impl Device for Latch {
     }
 }
 
-/// Adds 1 to an eventfd with each write; reads as zeros.
+/// Adds 1 to an eventfd with each write; reads as zeros. As [`super::Owner::Doorbell`], rung by KVM itself where it can.
 pub struct Doorbell {
     fd: Arc<EventFd>,
+    value: Option<u64>,
 }
 
 impl Doorbell {
@@ -53,16 +54,32 @@ impl Doorbell {
     /// # Errors
     /// [`Error::Limit`] where no descriptor is left.
     pub fn new() -> Result<(Self, Arc<EventFd>)> {
+        Self::with(None)
+    }
+
+    /// The same, rung by writes of one value alone, 1 to 8 bytes long; others go nowhere.
+    ///
+    /// # Errors
+    /// Those of [`Doorbell::new`].
+    pub fn rung_by(value: u64) -> Result<(Self, Arc<EventFd>)> {
+        Self::with(Some(value))
+    }
+
+    fn with(value: Option<u64>) -> Result<(Self, Arc<EventFd>)> {
         let fd = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)
             .map_err(|error| Error::creation("eventfd2", Errno::from(error)))?;
         let fd = Arc::new(fd);
-        Ok((Self { fd: Arc::clone(&fd) }, fd))
+        Ok((Self { fd: Arc::clone(&fd), value }, fd))
     }
 
     /// The number of its fd.
     #[must_use]
     pub fn raw(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted::Signalling(Arc::clone(&self.fd), self.value)
     }
 }
 
@@ -71,9 +88,11 @@ impl Device for Doorbell {
         data.fill(0);
     }
 
-    fn write(&mut self, _offset: u64, _data: &[u8]) -> Written {
-        // EAGAIN: it counts 2^64 - 2 rings already, and stays readable.
-        let _saturated = self.fd.write(1);
+    fn write(&mut self, _offset: u64, data: &[u8]) -> Written {
+        if self.value.is_none_or(|value| value == word(data)) {
+            // EAGAIN: it counts 2^64 - 2 rings already, and stays readable.
+            let _saturated = self.fd.write(1);
+        }
         Written::Done
     }
 }
@@ -98,5 +117,14 @@ mod tests {
         (0..3).for_each(|_| drop(doorbell.write(0, &[1])));
         assert_eq!(fd.read().unwrap(), 3);
         assert!(fd.read().is_err(), "non-blocking");
+    }
+
+    #[test]
+    fn a_doorbell_with_a_value_is_rung_by_no_other() {
+        let (mut doorbell, fd) = Doorbell::rung_by(0x0102).unwrap();
+        for data in [&[2, 1][..], &[2], &[2, 1, 0, 0], &[2, 1, 1], &[2, 1, 0, 0, 0, 0, 0, 1]] {
+            doorbell.write(0, data);
+        }
+        assert_eq!(fd.read().unwrap(), 2);
     }
 }

@@ -1,26 +1,43 @@
-//! Who answers the guest's port and MMIO accesses in Rust. Owns the claims and the policy for unclaimed ports; it knows
-//! neither vCPUs nor KVM: `vcpu` asks it before an exit reaches the program.
+//! Who answers the guest's port and MMIO accesses in Rust. Owns the claims, the policy for unclaimed ports, and what KVM
+//! answers of both by itself (coalesced writes, ioeventfd: api.rst 4.116, 4.59). It knows no vCPU: `vcpu` asks it before
+//! an exit reaches the program. Why it is as it is: docs/design/bus.md.
 
+mod claims;
 mod console;
 mod devices;
+mod drainer;
+mod kernel;
+mod owner;
+mod posted;
 mod queue;
+mod ring;
 
 use std::{
-    collections::BTreeMap,
+    ops::Range,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicU8, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
 };
 
+pub use claims::ClaimId;
+use claims::{Answerer, Claim, Claims, Posted};
 pub use console::{ConsoleBuffer, DebugConsole, SerialConsole, SerialInput};
 pub use devices::{Doorbell, Latch};
+use drainer::{Activity, Drainer};
+pub(crate) use kernel::BusFeatures;
+use kernel::{Kernel, Wanted};
+use kvm_ioctls::VmFd;
+pub use owner::Owner;
+pub use posted::{PostedCounters, PostedWrite};
 pub use queue::{Queue, Wakeup};
+use ring::{Consumer, Overfull};
 
 use crate::{
     error::{Error, Result},
     exit::{Access, Space},
     range::GpaRange,
+    sys::{coalesced::Ring, fork},
 };
 
 /// Ports of x86: a 16-bit space.
@@ -59,106 +76,32 @@ pub enum Unclaimed {
     Ones,
 }
 
-/// Who answers a claim.
-pub enum Owner {
-    /// A device in Rust.
-    Device(Box<dyn Device>),
-    /// The program: an access ends the run and says whose it is by this number, which is not 0.
-    Program(u64),
-    /// The program, but writes wait in a queue and do not end the run.
-    Posted {
-        /// Where writes go. When it is full the vCPU waits.
-        queue: Arc<Queue<PostedWrite>>,
-        /// The number by which reads end the run; not 0.
-        program: u64,
-    },
-}
-
-impl<D: Device + 'static> From<Box<D>> for Owner {
-    fn from(device: Box<D>) -> Self {
-        Self::Device(device)
-    }
-}
-
-impl From<Box<dyn Device>> for Owner {
-    fn from(device: Box<dyn Device>) -> Self {
-        Self::Device(device)
-    }
-}
-
-/// A write that waits to be seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PostedWrite {
-    /// Bytes from the start of the claim.
-    pub offset: u64,
-    /// 1 to 8.
-    pub size: u8,
-    /// What was written, little-endian.
-    pub value: u64,
-}
-
-/// Writes that wait before their vCPU does.
-const POSTED_CAPACITY: usize = 8192;
-
-impl Queue<PostedWrite> {
-    /// A queue for posted writes, 8,192 of them.
-    #[must_use]
-    pub fn posted(wake: impl Fn(Wakeup) + Send + Sync + 'static) -> Arc<Self> {
-        Self::new(POSTED_CAPACITY, wake)
-    }
-}
-
-enum Answerer {
-    Device(Mutex<Box<dyn Device>>),
-    Program(u64),
-    Posted { queue: Arc<Queue<PostedWrite>>, program: u64 },
-}
-
-impl From<Owner> for Answerer {
-    fn from(owner: Owner) -> Self {
-        match owner {
-            Owner::Device(device) => Self::Device(Mutex::new(device)),
-            Owner::Program(program) => Self::Program(program),
-            Owner::Posted { queue, program } => Self::Posted { queue, program },
-        }
-    }
-}
-
-struct Claim {
-    size: u64,
-    id: u64,
-    answerer: Answerer,
-}
-
-#[derive(Default)]
-struct Claims {
-    ports: BTreeMap<u64, Arc<Claim>>,
-    mmio: BTreeMap<u64, Arc<Claim>>,
-    next_id: u64,
-}
-
-impl Claims {
-    fn space(&mut self, space: Space) -> &mut BTreeMap<u64, Arc<Claim>> {
-        match space {
-            Space::Port => &mut self.ports,
-            Space::Mmio => &mut self.mmio,
-        }
-    }
-}
-
-/// The claims of one VM. Cheap to clone.
-#[derive(Clone, Default)]
+/// The bus of one VM. Cheap to clone.
+#[derive(Clone)]
 pub struct Bus {
-    claims: Arc<RwLock<Claims>>,
-    unclaimed_ports: Arc<AtomicU8>,
+    shared: Arc<Shared>,
 }
 
-/// A claim that was made; it stays until it is released.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClaimId {
-    space: Space,
-    base: u64,
-    id: u64,
+/// Locks, in the order in which they may be taken: `kernel`, `consumer`, `claims`, a queue's. `claims` is never held while a
+/// device, a reader's wake-up or KVM is called.
+struct Shared {
+    claims: RwLock<Claims>,
+    unclaimed_ports: AtomicU8,
+    kernel: Mutex<Kernel>,
+    ring_page: Option<usize>,
+    consumer: Mutex<Consumer>,
+    /// A queue was filled beyond its limit from the ring.
+    backlog: AtomicBool,
+    activity: Arc<Activity>,
+    drainer: Mutex<Option<Drainer>>,
+    generation: u32,
+}
+
+impl Default for Bus {
+    /// A bus of its own: no KVM helps.
+    fn default() -> Self {
+        Self::with(Kernel::default(), None)
+    }
 }
 
 /// What the bus did with an access.
@@ -178,10 +121,32 @@ pub(crate) enum Handled {
 }
 
 impl Bus {
+    /// The bus of `vm`, which may do what `features` says.
+    pub(crate) fn new(vm: Arc<VmFd>, features: BusFeatures) -> Self {
+        Self::with(Kernel::new(vm, features), features.ring.map(|ring| ring.page))
+    }
+
+    fn with(kernel: Kernel, ring_page: Option<usize>) -> Self {
+        let shared = Shared {
+            claims: RwLock::default(),
+            unclaimed_ports: AtomicU8::default(),
+            kernel: Mutex::new(kernel),
+            ring_page,
+            consumer: Mutex::default(),
+            backlog: AtomicBool::default(),
+            activity: Arc::default(),
+            drainer: Mutex::default(),
+            generation: fork::generation(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
     /// Gives `count` I/O ports from `base` on to `owner`. A claim takes effect with the next exit.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] where the ports end past 65,535, [`Error::ClaimOverlap`] where one of them is claimed.
+    /// For owners that KVM helps: [`Error::Limit`] where it has 1,000 devices on its bus, [`Error::Os`] where no thread is
+    /// left to look after the ring, [`Error::Ioctl`].
     pub fn claim_ports(&self, base: u16, count: u32, owner: impl Into<Owner>) -> Result<ClaimId> {
         if count == 0 || u64::from(base) + u64::from(count) > PORTS {
             return Err(Error::InvalidArgument {
@@ -189,51 +154,75 @@ impl Bus {
                 expected: "1 to 65,536 ports, the last at most 65,535",
             });
         }
-        self.claim(Space::Port, u64::from(base), u64::from(count), owner.into())
+        let base = u64::from(base);
+        self.claim(Space::Port, base..base + u64::from(count), owner.into())
     }
 
     /// Gives a range of guest physical addresses to `owner`. Only accesses that no slot serves get there.
     ///
     /// # Errors
-    /// [`Error::ClaimOverlap`] where part of the range is claimed.
+    /// [`Error::ClaimOverlap`] where part of the range is claimed; else those of [`Bus::claim_ports`].
     pub fn claim_mmio(&self, range: GpaRange, owner: impl Into<Owner>) -> Result<ClaimId> {
-        self.claim(Space::Mmio, range.gpa(), range.size(), owner.into())
+        self.claim(Space::Mmio, range.gpa()..range.gpa() + range.size(), owner.into())
     }
 
-    fn claim(&self, space: Space, base: u64, size: u64, owner: Owner) -> Result<ClaimId> {
-        let mut claims = self.claims.write().unwrap_or_else(PoisonError::into_inner);
-        let below = claims.space(space).range(..base + size).next_back();
-        if let Some((&at, claim)) = below.filter(|(at, claim)| *at + claim.size > base) {
-            let what = if space == Space::Port { "ports" } else { "MMIO addresses" };
-            return Err(Error::ClaimOverlap { what, new: base..base + size, old: at..at + claim.size });
+    fn claim(&self, space: Space, range: Range<u64>, owner: Owner) -> Result<ClaimId> {
+        let wanted = owner.wanted();
+        let gathering = matches!(wanted, Wanted::Gathering);
+        let mut kernel = self.shared.kernel();
+        // Before KVM hears of it: what it gathers has a queue to go to.
+        let claim = self.shared.claims_mut().insert(space, range.clone(), Answerer::from(owner))?;
+        let told = kernel.tell(claim.id, space, &range, wanted);
+        let told = told.and_then(|told| if told && gathering { self.start_drainer() } else { Ok(()) });
+        if told.is_err() {
+            self.shared.withdraw(&mut kernel, claim);
         }
-        claims.next_id += 1;
-        let id = claims.next_id;
-        claims.space(space).insert(base, Arc::new(Claim { size, id, answerer: owner.into() }));
-        Ok(ClaimId { space, base, id })
+        told.map(|()| claim)
     }
 
-    /// Ends a claim; its device is dropped once no vCPU is in it. Releasing twice is harmless.
+    fn start_drainer(&self) -> Result<()> {
+        let mut drainer = self.shared.drainer.lock().unwrap_or_else(PoisonError::into_inner);
+        if drainer.is_none() {
+            let shared = Arc::clone(&self.shared);
+            let look = move || shared.take_out(Overfull::Leave) > 0;
+            *drainer = Some(Drainer::spawn(Arc::clone(&self.shared.activity), look)?);
+        }
+        Ok(())
+    }
+
+    /// Ends a claim; its device is dropped once no vCPU is in it. Releasing twice is harmless. Where KVM gathers writes for
+    /// it this waits until no vCPU is at one (each is in the kernel by then), and all of them lie in the queue.
     pub fn release(&self, claim: ClaimId) {
-        let mut claims = self.claims.write().unwrap_or_else(PoisonError::into_inner);
-        let space = claims.space(claim.space);
-        if space.get(&claim.base).is_some_and(|there| there.id == claim.id) {
-            space.remove(&claim.base);
-        }
+        let mut kernel = self.shared.kernel();
+        self.shared.withdraw(&mut kernel, claim);
+    }
+
+    /// Whether KVM was given this claim: it gathers posted writes, or rings the doorbell, without an exit. Not where it
+    /// lacks the capability (`coalesced-mmio`, `coalesced-pio`, `ioeventfd`), where its own interrupt controllers stand
+    /// among the addresses, and for more than 2 GiB of MMIO. `false` once released.
+    #[must_use]
+    pub fn is_in_kernel(&self, claim: ClaimId) -> bool {
+        self.shared.kernel().knows(claim.id)
+    }
+
+    /// What a claim with posted writes has counted, and goes on counting; none for any other.
+    #[must_use]
+    pub fn posted_counters(&self, claim: ClaimId) -> Option<Arc<PostedCounters>> {
+        let claims = self.shared.claims();
+        Some(Arc::clone(&claims.get(claim)?.posted()?.counters))
     }
 
     /// Says what answers ports that nobody claimed.
     pub fn set_unclaimed_ports(&self, policy: Unclaimed) {
-        self.unclaimed_ports.store(policy as u8, Ordering::Relaxed);
+        self.shared.unclaimed_ports.store(policy as u8, Ordering::Relaxed);
     }
 
     /// Offers an access to whoever claimed it. Where it is a read that was handled, `answer` is filled in; it has to be
     /// as long as the access.
     pub(crate) fn handle(&self, access: &Access<'_>, answer: &mut [u8]) -> Handled {
-        let Some((offset, claim)) = self.find(access) else {
-            let ones =
-                access.space == Space::Port && self.unclaimed_ports.load(Ordering::Relaxed) == Unclaimed::Ones as u8;
-            if !ones {
+        let Some((offset, claim)) = self.shared.find(access) else {
+            let policy = self.shared.unclaimed_ports.load(Ordering::Relaxed);
+            if access.space != Space::Port || policy != Unclaimed::Ones as u8 {
                 return Handled::No;
             }
             answer.fill(0xff);
@@ -244,31 +233,116 @@ impl Bus {
                 let mut device = device.lock().unwrap_or_else(PoisonError::into_inner);
                 ask(&mut **device, access, offset, answer)
             }
-            Answerer::Posted { queue, .. } if access.write => {
-                let has_room = queue.push(access.data.chunks(usize::from(access.size)).map(|element| PostedWrite {
-                    offset,
-                    size: access.size,
-                    value: word(element),
-                }));
-                if has_room { Handled::Yes } else { Handled::Wait(Arc::<Queue<PostedWrite>>::clone(queue)) }
-            }
-            Answerer::Program(claim) | Answerer::Posted { program: claim, .. } => {
+            Answerer::Posted(posted) if access.write => post(posted, access, offset),
+            Answerer::Program(claim) | Answerer::Posted(Posted { program: claim, .. }) => {
                 Handled::Program { claim: *claim, offset }
             }
         }
     }
 
-    /// The claim that holds the whole access, and where in it the access begins.
-    fn find(&self, access: &Access<'_>) -> Option<(u64, Arc<Claim>)> {
-        let claims = self.claims.read().unwrap_or_else(PoisonError::into_inner);
-        let space = match access.space {
-            Space::Port => &claims.ports,
-            Space::Mmio => &claims.mmio,
-        };
-        let (base, claim) = space.range(..=access.address).next_back()?;
-        let offset = access.address - base;
-        (offset + u64::from(access.size) <= claim.size).then(|| (offset, Arc::clone(claim)))
+    /// In which page of a vCPU's mapping its VM's ring lies, where it has one.
+    pub(crate) fn ring_page(&self) -> Option<usize> {
+        self.shared.ring_page
     }
+
+    /// The VM's ring, as a vCPU shows it. To be called before that vCPU runs.
+    pub(crate) fn attach(&self, ring: Ring) {
+        self.shared.consumer().attach(ring);
+    }
+
+    /// Puts what KVM has gathered into the queues: to be called after `KVM_RUN`, before its exit is dealt with. The queues
+    /// may be over their limit afterwards, by what a ring holds: see [`Bus::backlog`].
+    pub(crate) fn drain(&self) {
+        self.shared.take_out(Overfull::Push);
+    }
+
+    /// What a vCPU has to wait for before it runs: a queue that was filled beyond its limit.
+    pub(crate) fn backlog(&self) -> Option<Arc<dyn Gate>> {
+        if !self.shared.backlog.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut consumer = self.shared.consumer();
+        let Some(queue) = consumer.full() else {
+            self.shared.backlog.store(false, Ordering::Relaxed);
+            return None;
+        };
+        Some(queue)
+    }
+
+    /// A vCPU is about to run: from here on somebody looks into the ring. [`Bus::end_run`] has to follow.
+    pub(crate) fn begin_run(&self) {
+        self.shared.activity.begin();
+    }
+
+    /// It has stopped.
+    pub(crate) fn end_run(&self) {
+        self.shared.activity.end();
+    }
+
+    /// The VM's vCPUs are closed: puts the rest into the queues, and lets go of the VM. Claims stay, for who released them.
+    pub(crate) fn close(&self) {
+        self.shared.kernel().close();
+        let mut drainer = self.shared.drainer.lock().unwrap_or_else(PoisonError::into_inner);
+        *drainer = None; // under the lock: who closes as well finds it done
+        self.shared.take_out(Overfull::Push);
+        self.shared.consumer().detach();
+    }
+}
+
+impl Shared {
+    fn claims(&self) -> RwLockReadGuard<'_, Claims> {
+        self.claims.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn claims_mut(&self) -> RwLockWriteGuard<'_, Claims> {
+        self.claims.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kernel(&self) -> MutexGuard<'_, Kernel> {
+        self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn consumer(&self) -> MutexGuard<'_, Consumer> {
+        self.consumer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, access: &Access<'_>) -> Option<(u64, Arc<Claim>)> {
+        let claims = self.claims();
+        let (offset, claim) = claims.find(access.space, access.address, access.size)?;
+        Some((offset, Arc::clone(claim)))
+    }
+
+    /// In this order: KVM stops gathering, what it has gathered goes to the claim, the claim ends.
+    fn withdraw(&self, kernel: &mut Kernel, claim: ClaimId) {
+        if kernel.untell(claim.id) {
+            self.take_out(Overfull::Push);
+        }
+        self.claims_mut().remove(claim);
+    }
+
+    /// Gives how many writes were handed on.
+    fn take_out(&self, overfull: Overfull) -> usize {
+        if self.generation != fork::generation() {
+            return 0; // the ring is the parent's, and not mapped here
+        }
+        let mut consumer = self.consumer();
+        let taken = consumer.drain(overfull, || self.claims());
+        if consumer.has_filled_any() {
+            self.backlog.store(true, Ordering::Relaxed);
+        }
+        taken
+    }
+}
+
+/// Puts a write that was an exit into its queue.
+fn post(posted: &Posted, access: &Access<'_>, offset: u64) -> Handled {
+    let size = access.size;
+    let writes = access.data.chunks(usize::from(size));
+    posted.counters.count(writes.len(), 1);
+    if posted.queue.push(writes.map(|element| PostedWrite { offset, size, value: word(element) })) {
+        return Handled::Yes;
+    }
+    Handled::Wait(Arc::<Queue<PostedWrite>>::clone(&posted.queue))
 }
 
 /// Passes an access to a device, element by element.
@@ -301,80 +375,4 @@ impl std::fmt::Debug for Bus {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Offsets and bytes of writes.
-    type Log = Arc<Mutex<Vec<(u64, Vec<u8>)>>>;
-
-    /// Remembers what was written and reads as its offset.
-    struct Recorder(Log);
-
-    impl Device for Recorder {
-        fn read(&mut self, offset: u64, data: &mut [u8]) {
-            data.fill(u8::try_from(offset).unwrap());
-        }
-        fn write(&mut self, offset: u64, data: &[u8]) -> Written {
-            self.0.lock().unwrap().push((offset, data.to_vec()));
-            Written::Done
-        }
-    }
-
-    fn recorder() -> (Box<dyn Device>, Log) {
-        let log = Arc::default();
-        (Box::new(Recorder(Arc::clone(&log))), log)
-    }
-
-    fn port(address: u64, size: u8, write: bool, data: &[u8]) -> Access<'_> {
-        let count = u32::try_from(data.len()).unwrap() / u32::from(size);
-        Access { space: Space::Port, write, address, size, count, data, data_at: 0 }
-    }
-
-    #[test]
-    fn a_string_write_reaches_the_device_element_by_element() {
-        let bus = Bus::default();
-        let (device, log) = recorder();
-        bus.claim_ports(0x3f8, 8, device).unwrap();
-        assert!(matches!(bus.handle(&port(0x3f9, 2, true, b"abcd"), &mut []), Handled::Yes));
-        assert_eq!(*log.lock().unwrap(), [(1, b"ab".to_vec()), (1, b"cd".to_vec())]);
-    }
-
-    #[test]
-    fn an_access_across_the_end_of_a_claim_is_an_exit() {
-        let bus = Bus::default();
-        bus.claim_ports(0x10, 2, recorder().0).unwrap();
-        assert!(matches!(bus.handle(&port(0x11, 2, false, &[0, 0]), &mut [0, 0]), Handled::No));
-        let mut answer = [0];
-        assert!(matches!(bus.handle(&port(0x11, 1, false, &[0]), &mut answer), Handled::Yes));
-        assert_eq!(answer, [1]);
-    }
-
-    #[test]
-    fn claims_do_not_overlap_and_come_back_when_released() {
-        let bus = Bus::default();
-        let first = bus.claim_ports(0x10, 4, recorder().0).unwrap();
-        for (base, count) in [(0x13, 1), (0x0f, 2), (0x0f, 100), (0x10, 4)] {
-            assert!(bus.claim_ports(base, count, recorder().0).is_err(), "{base:#x} + {count}");
-        }
-        let second = bus.claim_ports(0x14, 1, recorder().0).unwrap();
-        bus.release(first);
-        let third = bus.claim_ports(0x10, 4, recorder().0).unwrap();
-        bus.release(first);
-        assert!(bus.claim_ports(0x10, 1, recorder().0).is_err(), "a stale id released {third:?}");
-        bus.release(second);
-        assert!(bus.claim_ports(0xffff, 1, recorder().0).is_ok());
-        assert!(bus.claim_ports(0xffff, 2, recorder().0).is_err());
-    }
-
-    #[test]
-    fn unclaimed_ports_read_ones_only_where_told() {
-        let bus = Bus::default();
-        let mut answer = [0; 4];
-        assert!(matches!(bus.handle(&port(0x70, 4, false, &[0; 4]), &mut answer), Handled::No));
-        bus.set_unclaimed_ports(Unclaimed::Ones);
-        assert!(matches!(bus.handle(&port(0x70, 4, false, &[0; 4]), &mut answer), Handled::Yes));
-        assert_eq!(answer, [0xff; 4]);
-        let mmio = Access { space: Space::Mmio, ..port(0x70, 4, false, &[0; 4]) };
-        assert!(matches!(bus.handle(&mmio, &mut answer), Handled::No));
-    }
-}
+mod tests;

@@ -39,8 +39,9 @@ impl Drop for Wakeup {
 }
 
 impl<T> Queue<T> {
-    /// A queue for `capacity` items. `wake` is called, on a vCPU's thread, when the queue was empty and is not any more,
-    /// unless an earlier [`Wakeup`] still lives. It must not block.
+    /// A queue for `capacity` items. `wake` is called, on a vCPU's thread or on that which looks into the kernel's ring, when
+    /// the queue was empty and is not any more, unless an earlier [`Wakeup`] still lives. It must not block, nor claim or
+    /// release anything on the bus.
     #[must_use]
     pub fn new(capacity: usize, wake: impl Fn(Wakeup) + Send + Sync + 'static) -> Arc<Self> {
         let state = Mutex::new(State { items: Vec::new(), waiting: Vec::new(), abandoned: false });
@@ -87,6 +88,12 @@ impl<T> Queue<T> {
             (self.wake)(Wakeup(Arc::clone(&self.wakes)));
         }
         has_room
+    }
+
+    /// How many items it takes before it is full.
+    pub(super) fn room(&self) -> usize {
+        let state = self.state();
+        if state.abandoned { usize::MAX } else { self.capacity.saturating_sub(state.items.len()) }
     }
 
     /// Whether a writer may go on.

@@ -105,3 +105,17 @@ const _: () = assert!(KVM_SET_USER_MEMORY_REGION2.number == 0x40a0_ae49);
 pub(crate) const KVM_CREATE_GUEST_MEMFD: Write<kvm_bindings::kvm_create_guest_memfd> =
     Write::read_write("KVM_CREATE_GUEST_MEMFD", 0xd4);
 const _: () = assert!(KVM_CREATE_GUEST_MEMFD.number == 0xc040_aed4);
+
+/// api.rst 4.59. Needs `KVM_CAP_IOEVENTFD`.
+pub(crate) const KVM_IOEVENTFD: Write<kvm_bindings::kvm_ioeventfd> = Write::new("KVM_IOEVENTFD", 0x79);
+const _: () = assert!(KVM_IOEVENTFD.number == 0x4040_ae79);
+
+/// api.rst 4.116. Needs `KVM_CAP_COALESCED_MMIO`, for ports `KVM_CAP_COALESCED_PIO` (Linux 4.20).
+pub(crate) const KVM_REGISTER_COALESCED_MMIO: Write<kvm_bindings::kvm_coalesced_mmio_zone> =
+    Write::new("KVM_REGISTER_COALESCED_MMIO", 0x67);
+const _: () = assert!(KVM_REGISTER_COALESCED_MMIO.number == 0x4010_ae67);
+
+/// api.rst 4.116.
+pub(crate) const KVM_UNREGISTER_COALESCED_MMIO: Write<kvm_bindings::kvm_coalesced_mmio_zone> =
+    Write::new("KVM_UNREGISTER_COALESCED_MMIO", 0x68);
+const _: () = assert!(KVM_UNREGISTER_COALESCED_MMIO.number == 0x4010_ae68);

@@ -1,9 +1,11 @@
 //! Requests, structs and mappings that kvm-ioctls and kvm-bindings lack, and the only raw system calls.
 //! Knows no other room; what it offers is safe to call, or says in `# Safety` what the caller owes.
 
+pub(crate) mod coalesced;
 pub(crate) mod fork;
 pub(crate) mod hugepages;
 pub(crate) mod ioctl;
+pub(crate) mod ioeventfd;
 mod lending;
 pub(crate) mod limits;
 pub(crate) mod mapping;

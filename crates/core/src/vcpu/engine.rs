@@ -15,7 +15,7 @@ use crate::{
     bus::{Bus, Gate, Handled, word},
     error::{Errno, Error, Result},
     exit::{Abi, Access, Exit, Raw, Space, decode, decode_exit},
-    sys::{fork::NotInherited, ioctl::KVM_RUN, mapping::keep_kvm_run},
+    sys::{coalesced::Ring, fork::NotInherited, ioctl::KVM_RUN, mapping::keep_kvm_run},
 };
 
 /// Reads of up to this many bytes are answered without allocating.
@@ -131,9 +131,11 @@ pub(crate) struct Engine {
     // Order of fields is order of release: the mapping and the vCPU's fd both keep the VM alive.
     page: RunPage,
     immediate: ImmediateExit,
+    /// Where KVM gathers posted writes of all vCPUs, if it does.
+    ring: Option<Ring>,
     pub(crate) fd: NotInherited<VcpuFd>,
     _vm: Arc<VmFd>,
-    bus: Bus,
+    pub(super) bus: Bus,
     abi: Abi,
     pending: Pending,
     primed: bool,
@@ -147,11 +149,15 @@ impl Engine {
         let mut fd = NotInherited::new(fd);
         keep_kvm_run(&mut fd, run_size)?;
         let (page, immediate) = RunPage::map(&fd, run_size)?;
+        let ring = bus.ring_page().map(|at| page.ring(at)).transpose()?;
+        if let Some(ring) = &ring {
+            bus.attach(ring.clone());
+        }
         // On aarch64 a KVM_RUN would finalise the vCPU before its features are chosen.
         let primed = cfg!(target_arch = "aarch64");
         let kicker = immediate.clone();
-        let engine =
-            Self { page, immediate, fd, _vm: vm, bus, abi, pending: Pending::Nothing, primed, poisoned: false, setup };
+        let (pending, poisoned) = (Pending::Nothing, false);
+        let engine = Self { page, immediate, ring, fd, _vm: vm, bus, abi, pending, primed, poisoned, setup };
         Ok((engine, kicker))
     }
 
@@ -218,7 +224,11 @@ impl Engine {
             } else {
                 return Ok(Driven::Settled);
             }
-            match self.enter_and_dispatch(control)? {
+            let dispatched = match self.bus.backlog() {
+                Some(gate) if goal == Goal::Run => Dispatched::Full(gate),
+                _ => self.enter_and_dispatch(control)?,
+            };
+            match dispatched {
                 Dispatched::Nothing | Dispatched::Again => {}
                 Dispatched::Exit(exit) => return Ok(Driven::Exit(exit)),
                 Dispatched::Claimed(claimed) => return Ok(Driven::Claimed(claimed)),
@@ -254,7 +264,12 @@ impl Engine {
 
     #[inline]
     fn enter_and_dispatch(&mut self, control: &Control) -> Result<Dispatched> {
-        Ok(match self.enter(control)? {
+        let entered = self.enter(control)?;
+        // Whatever it returned: what the guest wrote before is handed on before.
+        if self.ring.as_ref().is_some_and(|ring| !ring.is_empty()) {
+            self.bus.drain();
+        }
+        Ok(match entered {
             Ok(_) => self.dispatch(),
             // EINTR and EAGAIN: not an exit, and the page says nothing; what was pending is complete.
             Err(Errno(libc::EINTR | libc::EAGAIN)) => {

@@ -18,7 +18,7 @@ use kvm_ioctls::VcpuFd;
 use crate::{
     error::{Error, Result},
     exit::RunBytes,
-    sys::mapping::Mapping,
+    sys::{coalesced::Ring, mapping::Mapping},
 };
 
 /// The part that is read: the page itself and on x86 the page of port data. Behind it lie pages that the kernel
@@ -56,6 +56,14 @@ impl RunPage {
         }
         let mapping = Arc::new(Mapping::shared(vcpu, size)?);
         Ok((Self { mapping: Arc::clone(&mapping) }, ImmediateExit { mapping }))
+    }
+
+    /// The VM's ring of coalesced writes, in page `page` of the mapping.
+    pub(crate) fn ring(&self, page: usize) -> Result<Ring> {
+        Ring::new(Arc::clone(&self.mapping), page).ok_or(Error::InvalidArgument {
+            what: "KVM_CAP_COALESCED_MMIO",
+            expected: "a page within KVM_GET_VCPU_MMAP_SIZE",
+        })
     }
 
     /// What the kernel left there.

@@ -95,7 +95,9 @@ fn work(jobs: &Receiver<Job>, shared: &Shared) {
 /// Drives the engine; a panic on the way is an error, and the end of this vCPU.
 pub(crate) fn drive_caught(engine: &mut Engine, shared: &Shared, goal: Goal, full: WhenFull) -> Result<Driven> {
     let nested = DRIVING.replace(true);
+    engine.bus.begin_run();
     let outcome = catch_unwind(AssertUnwindSafe(|| engine.drive(&shared.control, goal, full)));
+    engine.bus.end_run();
     DRIVING.set(nested);
     outcome.unwrap_or_else(|panic| {
         engine.poisoned = true;

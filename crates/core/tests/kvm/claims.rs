@@ -36,12 +36,12 @@ pub(crate) fn tests() -> Vec<Trial> {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn many_exits(trial: Trial) -> Trial {
+pub(crate) fn many_exits(trial: Trial) -> Trial {
     crate::support::unscaled(trial)
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn many_exits(trial: Trial) -> Trial {
+pub(crate) fn many_exits(trial: Trial) -> Trial {
     trial // it is x86_64's, and left out
 }
 
@@ -188,6 +188,10 @@ fn assert_in_order(writes: &[PostedWrite], next: &mut u64) {
     }
 }
 
+/// What a queue of posted writes holds at most: its own, and what a ring held and the exit behind it brought.
+#[cfg(target_arch = "x86_64")]
+const MOST: usize = 8192 + 170;
+
 #[cfg(target_arch = "x86_64")]
 fn posted_full() {
     let (machine, queue) = counting();
@@ -198,7 +202,7 @@ fn posted_full() {
     while next < 30_000 {
         assert!(began.elapsed() < LIMIT, "the guest stands still after {next} writes");
         let writes = queue.take();
-        assert!(writes.len() <= 8192, "{} wait", writes.len());
+        assert!(writes.len() <= MOST, "{} wait", writes.len());
         assert_in_order(&writes, &mut next);
         std::thread::yield_now();
     }
@@ -208,7 +212,7 @@ fn posted_full() {
     assert_eq!(receiver.recv_timeout(LIMIT).unwrap().unwrap(), Outcome::Exit(Exit::Intr));
     assert!(!machine.vcpu.registers().unwrap().1);
     let rest = queue.take();
-    assert!(rest.len() <= 8192, "{} wait", rest.len());
+    assert!(rest.len() <= MOST, "{} wait", rest.len());
     assert_in_order(&rest, &mut next);
 }
 
@@ -220,7 +224,7 @@ fn posted_full_step() {
     for _ in 0..3 {
         assert_eq!(run.step(WhenFull::Return).unwrap(), Step::Full);
         let writes = queue.take();
-        assert_eq!(writes.len(), 8192);
+        assert!((8192..=MOST).contains(&writes.len()), "{} wait", writes.len());
         assert_in_order(&writes, &mut next);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use typevisor::{
     Exit, GpaRange, Vcpu, Vm,
-    bus::Owner,
+    bus::{ClaimId, Owner},
     exit::SystemEvent,
     memory::MapOptions,
     vcpu::{BootMode, BootOptions, VcpuOptions},
@@ -136,7 +136,10 @@ pub(crate) struct Machine {
 
 impl Machine {
     fn with_code(code: &[u8], options: VcpuOptions) -> Self {
-        let vm = vm();
+        Self::on(vm(), code, options)
+    }
+
+    pub(crate) fn on(vm: Vm, code: &[u8], options: VcpuOptions) -> Self {
         let ram = GpaRange::pages(0, 64 << 10).unwrap();
         vm.memory().map(&MapOptions::new(ram)).unwrap();
         vm.memory().write(CODE, code).unwrap();
@@ -179,13 +182,12 @@ impl Machine {
     }
 
     /// Claims part of the device.
-    pub(crate) fn claim(&self, offset: u8, size: u8, owner: impl Into<Owner>) {
+    pub(crate) fn claim(&self, offset: u8, size: u8, owner: impl Into<Owner>) -> ClaimId {
         let base = DEVICE + u64::from(offset);
         if cfg!(target_arch = "aarch64") {
-            self.vm.bus().claim_mmio(GpaRange::new(base, size.into()).unwrap(), owner).unwrap();
-        } else {
-            self.vm.bus().claim_ports(u16::try_from(base).unwrap(), size.into(), owner).unwrap();
+            return self.vm.bus().claim_mmio(GpaRange::new(base, size.into()).unwrap(), owner).unwrap();
         }
+        self.vm.bus().claim_ports(u16::try_from(base).unwrap(), size.into(), owner).unwrap()
     }
 }
 

@@ -12,6 +12,7 @@ mod backing_limits;
 mod backing_support;
 mod backings;
 mod boot;
+mod bus;
 mod changes;
 mod claims;
 mod close;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         backing_limits::tests(),
         backings::tests(),
         boot::tests(),
+        bus::tests(),
         changes::tests(),
         claims::tests(),
         close::tests(),

@@ -52,7 +52,7 @@ pub(crate) fn needs(capability: Capability, name: &'static str, test: fn()) -> T
 
 /// For what only `x86_64` has, as ports and real mode: elsewhere a counted skip.
 macro_rules! x86_only {
-    ($name:literal, $test:ident) => {{
+    ($name:literal, $test:path) => {{
         #[cfg(target_arch = "x86_64")]
         let trial = crate::support::trial($name, $test);
         #[cfg(not(target_arch = "x86_64"))]

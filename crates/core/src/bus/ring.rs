@@ -1,0 +1,322 @@
+//! Takes what the guest wrote out of the kernel's ring and puts it into the queues, in order. Knows no kernel: the ring is
+//! a page that somebody fills.
+//!
+//! Nothing overtakes: an entry leaves the ring only after it lies in its queue, so that whoever finds the ring empty may
+//! deliver what came later. One at a time takes out.
+
+use std::sync::Arc;
+
+use super::{
+    PostedWrite,
+    claims::{Claim, Claims, Posted},
+    queue::Queue,
+};
+use crate::{exit::Space, sys::coalesced::Ring};
+
+/// What to do with writes whose queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Overfull {
+    /// Put them in: something that came later is about to be delivered. The vCPU waits before it runs on.
+    Push,
+    /// Leave them, and all behind them, in the ring: where it gets full KVM exits, and that vCPU waits.
+    Leave,
+}
+
+/// Who takes out, and which queues it has filled up.
+#[derive(Default)]
+pub(super) struct Consumer {
+    ring: Option<Ring>,
+    full: Vec<Arc<Queue<PostedWrite>>>,
+    /// Kept from one batch to the next for its memory.
+    writes: Vec<PostedWrite>,
+}
+
+/// Entries of one claim, one behind the other.
+struct Batch {
+    owner: Option<Arc<Claim>>,
+    /// The first entry that is not part of it.
+    end: u32,
+}
+
+impl Consumer {
+    /// Takes from this ring from now on, unless there is one: all vCPUs of a VM show the same.
+    pub(super) fn attach(&mut self, ring: Ring) {
+        self.ring.get_or_insert(ring);
+    }
+
+    /// Lets go of the ring, whose mapping keeps the VM alive.
+    pub(super) fn detach(&mut self) {
+        (self.ring, self.full) = (None, Vec::new());
+    }
+
+    /// Hands on what lies in the ring now, and gives how many writes that was. `claims` is asked batch by batch, so that
+    /// no lock of the bus's is held while a reader is woken.
+    pub(super) fn drain<'c>(&mut self, overfull: Overfull, claims: impl Fn() -> ClaimsRead<'c>) -> usize {
+        let Some(ring) = self.ring.clone() else { return 0 };
+        let mut taken = 0;
+        // Other vCPUs go on writing: what comes from here on is theirs, and not waited for.
+        let (mut at, last) = (ring.first(), ring.last());
+        while at != last {
+            let batch = next_batch(&ring, at..last, overfull, &claims(), &mut self.writes);
+            if batch.end == at {
+                break; // its queue is full
+            }
+            taken += self.writes.len();
+            // A claim that is gone took its zone with it before: an entry without one can only be a broken kernel's.
+            if let Some(posted) = batch.owner.as_ref().and_then(|claim| claim.posted()) {
+                posted.counters.count(self.writes.len(), 0);
+                if !posted.queue.push(self.writes.drain(..)) {
+                    self.remember(&posted.queue);
+                }
+            }
+            at = batch.end;
+            ring.set_first(at);
+        }
+        taken
+    }
+
+    fn remember(&mut self, queue: &Arc<Queue<PostedWrite>>) {
+        if !self.full.iter().any(|there| Arc::ptr_eq(there, queue)) {
+            self.full.push(Arc::clone(queue));
+        }
+    }
+
+    /// Whether there may be a queue that was filled up.
+    pub(super) const fn has_filled_any(&self) -> bool {
+        !self.full.is_empty()
+    }
+
+    /// A queue that was filled up and has no room yet.
+    pub(super) fn full(&mut self) -> Option<Arc<Queue<PostedWrite>>> {
+        self.full.retain(|queue| !queue.has_room());
+        self.full.first().cloned()
+    }
+}
+
+/// The claims while they are read.
+pub(super) type ClaimsRead<'c> = std::sync::RwLockReadGuard<'c, Claims>;
+
+/// The entries from `range.start` on, up to `range.end`, that go to one queue, as far as it has room for them.
+fn next_batch(
+    ring: &Ring,
+    range: std::ops::Range<u32>,
+    overfull: Overfull,
+    claims: &Claims,
+    writes: &mut Vec<PostedWrite>,
+) -> Batch {
+    writes.clear();
+    let (mut at, mut owner, mut room) = (range.start, None::<Arc<Claim>>, usize::MAX);
+    while at != range.end && writes.len() < room {
+        let entry = ring.entry(at);
+        let space = if entry.port { Space::Port } else { Space::Mmio };
+        let Some((offset, claim)) = claims.find(space, entry.address, entry.size) else {
+            // A batch of its own, of nothing.
+            at = if owner.is_none() { ring.after(at) } else { at };
+            break;
+        };
+        match &owner {
+            Some(owner) if Arc::ptr_eq(owner, claim) => {}
+            Some(_) => break,
+            None => {
+                room = room_for(claim.posted(), overfull);
+                if room == 0 {
+                    break;
+                }
+                owner = Some(Arc::clone(claim));
+            }
+        }
+        writes.push(PostedWrite { offset, size: entry.size, value: entry.value });
+        at = ring.after(at);
+    }
+    Batch { owner, end: at }
+}
+
+fn room_for(posted: Option<&Posted>, overfull: Overfull) -> usize {
+    match (posted, overfull) {
+        (Some(posted), Overfull::Leave) => posted.queue.room(),
+        _ => usize::MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::VecDeque,
+        sync::{Mutex, RwLock},
+    };
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        bus::{Owner, claims::Answerer},
+        sys::coalesced::{Gathered, test_ring},
+    };
+
+    const CAPACITY: usize = 40;
+    /// Where the two claims begin: ports and MMIO at the same addresses, 16 of each.
+    const BASE: u64 = 0x100;
+
+    /// Two claims with posted writes, and the ring between them and a guest.
+    struct Bench {
+        ring: Ring,
+        claims: RwLock<Claims>,
+        queues: [Arc<Queue<PostedWrite>>; 2],
+        consumer: Consumer,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let (ring, mut claims, mut consumer) = (test_ring(), Claims::default(), Consumer::default());
+            let queues = [Queue::new(CAPACITY, drop), Queue::new(CAPACITY, drop)];
+            for (space, queue) in [Space::Port, Space::Mmio].into_iter().zip(&queues) {
+                let owner = Owner::Posted { queue: Arc::clone(queue), program: 1 };
+                claims.insert(space, BASE..BASE + 16, Answerer::from(owner)).unwrap();
+            }
+            consumer.attach(ring.clone());
+            Self { ring, claims: RwLock::new(claims), queues, consumer }
+        }
+
+        fn drain(&mut self, overfull: Overfull) -> usize {
+            self.consumer.drain(overfull, || self.claims.read().unwrap())
+        }
+
+        fn write(&self, claim: usize, value: u64) -> bool {
+            self.ring.gather(Gathered { address: BASE + 3, size: 8, port: claim == 0, value })
+        }
+
+        fn take(&self, claim: usize) -> Vec<u64> {
+            self.queues[claim].take().iter().map(|write| write.value).collect()
+        }
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Write(usize),
+        Drain(bool),
+        Take(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => (0..2_usize).prop_map(Step::Write),
+            1 => any::<bool>().prop_map(Step::Drain),
+            1 => (0..2_usize).prop_map(Step::Take),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_write_reaches_its_own_reader_once_and_in_order(steps in prop::collection::vec(step(), 1..600)) {
+            let mut bench = Bench::new();
+            let mut written = [VecDeque::new(), VecDeque::new()];
+            for (value, step) in (0..).zip(steps) {
+                match step {
+                    // Where the ring is full KVM exits, and the exit has it drained.
+                    Step::Write(claim) => {
+                        if !bench.write(claim, value) {
+                            bench.drain(Overfull::Push);
+                            prop_assert!(bench.write(claim, value));
+                        }
+                        written[claim].push_back(value);
+                    }
+                    Step::Drain(true) => {
+                        bench.drain(Overfull::Push);
+                        prop_assert!(bench.ring.is_empty());
+                    }
+                    Step::Drain(false) => {
+                        bench.drain(Overfull::Leave);
+                        let stuck = bench.queues.iter().any(|queue| !queue.has_room());
+                        prop_assert!(bench.ring.is_empty() || stuck, "left in the ring for a full queue alone");
+                    }
+                    Step::Take(claim) => {
+                        let taken = bench.take(claim);
+                        let expected: Vec<u64> = written[claim].drain(..taken.len()).collect();
+                        prop_assert_eq!(taken, expected);
+                    }
+                }
+            }
+            bench.drain(Overfull::Push);
+            for (claim, written) in written.iter().enumerate() {
+                prop_assert_eq!(VecDeque::from(bench.take(claim)), written.clone());
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_no_room_stays_in_the_ring_or_is_over_the_limit_and_remembered() {
+        let mut bench = Bench::new();
+        (0..50).for_each(|value| assert!(bench.write(0, value)));
+        assert_eq!((bench.drain(Overfull::Leave), bench.consumer.has_filled_any()), (CAPACITY, true));
+        assert_eq!(bench.drain(Overfull::Leave), 0);
+        assert!(!bench.ring.is_empty());
+        assert_eq!(bench.drain(Overfull::Push), 10);
+        assert!(bench.ring.is_empty());
+        let full = bench.consumer.full().unwrap();
+        assert!(Arc::ptr_eq(&full, &bench.queues[0]));
+        assert_eq!(bench.take(0), (0..50).collect::<Vec<_>>());
+        assert!(bench.consumer.full().is_none());
+    }
+
+    #[test]
+    fn a_full_queue_holds_up_no_other_when_an_exit_waits() {
+        let mut bench = Bench::new();
+        (0..60).for_each(|value| assert!(bench.write(0, value)));
+        assert!(bench.write(1, 77));
+        bench.drain(Overfull::Leave);
+        assert!(bench.take(1).is_empty(), "in order");
+        bench.drain(Overfull::Push);
+        assert_eq!(bench.take(1), [77]);
+    }
+
+    #[test]
+    fn the_ring_is_not_empty_before_its_writes_lie_in_their_queue() {
+        let (ring, mut claims, mut consumer) = (test_ring(), Claims::default(), Consumer::default());
+        let (found, seen) = (Arc::new(Mutex::new(Vec::new())), ring.clone());
+        let log = Arc::clone(&found);
+        // Called as soon as the queue has them.
+        let queue = Queue::new(CAPACITY, move |_arrived| log.lock().unwrap().push(seen.is_empty()));
+        let owner = Owner::Posted { queue, program: 1 };
+        claims.insert(Space::Port, 0..1, Answerer::from(owner)).unwrap();
+        let claims = RwLock::new(claims);
+        consumer.attach(ring.clone());
+        ring.gather(Gathered { address: 0, size: 1, port: true, value: 1 });
+        consumer.drain(Overfull::Push, || claims.read().unwrap());
+        assert_eq!((found.lock().unwrap().as_slice(), ring.is_empty()), (&[false][..], true));
+    }
+
+    #[test]
+    fn an_entry_of_nobodys_is_passed_over() {
+        let mut bench = Bench::new();
+        let wild = |address, size| Gathered { address, size, port: true, value: 9 };
+        // Nowhere, across the end of a claim, and past every address.
+        for entry in [wild(0, 1), wild(BASE + 15, 2), wild(u64::MAX, 8), wild(BASE + 16, 1)] {
+            assert!(bench.ring.gather(entry));
+            bench.write(0, 5);
+        }
+        bench.drain(Overfull::Push);
+        assert!(bench.ring.is_empty());
+        assert_eq!(bench.take(0), [5, 5, 5, 5]);
+    }
+
+    #[test]
+    fn indices_that_cannot_be_end() {
+        let mut bench = Bench::new();
+        for (first, last) in [(u32::MAX, 3), (5, u32::MAX), (1, 0), (170, 171)] {
+            bench.ring.corrupt(first, last);
+            bench.drain(Overfull::Push);
+            assert!(bench.ring.is_empty());
+        }
+    }
+
+    #[test]
+    fn counters_tell_writes_that_cost_no_exit() {
+        let mut bench = Bench::new();
+        (0..7).for_each(|value| assert!(bench.write(1, value)));
+        bench.drain(Overfull::Push);
+        let claims = bench.claims.read().unwrap();
+        let (_, claim) = claims.find(Space::Mmio, BASE, 1).unwrap();
+        let counters = &claim.posted().unwrap().counters;
+        assert_eq!((counters.writes(), counters.exits()), (7, 0));
+    }
+}
