@@ -167,8 +167,8 @@ impl MemorySlot {
 
     /// Makes RAM of ROM, or ROM of RAM. KVM changes this of no slot that exists, so it is deleted and added again, with
     /// number, content and dirty log flag as they are and with every vCPU held out of the guest meanwhile: guests see
-    /// the one or the other, and no run ends because of it; see [`GuestMemory::change`]. Nothing happens where it is so
-    /// already.
+    /// the one or the other, and no run ends because of it; see [`GuestMemory::change`]. A log of its dirty pages begins
+    /// anew. Nothing happens where it is so already.
     ///
     /// # Errors
     /// [`Error::CapabilityMissing`] for ROM where the VM lacks `KVM_CAP_READONLY_MEM` (Linux 3.7),
