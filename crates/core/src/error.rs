@@ -107,6 +107,14 @@ pub enum Error {
         /// Bytes asked for.
         size: u64,
     },
+    /// A guest physical range past what this VM can have.
+    #[error("{range} is past what this VM can have: its guest physical addresses have {bits} bits")]
+    AddressWidth {
+        /// The range asked for.
+        range: GpaRange,
+        /// Bits of an address.
+        bits: u32,
+    },
     /// An address or size off its alignment.
     #[error("{what} {value:#x} is not a multiple of {alignment:#x}")]
     Unaligned {
@@ -139,6 +147,14 @@ pub enum Error {
         /// The number asked for.
         number: u32,
         /// How many slots KVM reports (`nr-memslots`).
+        limit: u32,
+    },
+    /// An address space that this VM does not have.
+    #[error("address space {id} is out of range: this VM has {limit}, numbered from 0 (multi-address-space)")]
+    AddressSpaceRange {
+        /// The one asked for.
+        id: u32,
+        /// How many there are.
         limit: u32,
     },
     /// No slot number is left.
@@ -236,6 +252,17 @@ pub enum Error {
         /// What happened.
         why: &'static str,
     },
+    /// A change of slots failed, and KVM refused to undo it: what the guest sees is not known any more.
+    #[error(
+        "the VM cannot be used any more: {request} failed while a failed change of slots was undone: {errno}; close it"
+    )]
+    SlotsLost {
+        /// Name of the ioctl, as in the kernel's header.
+        request: &'static str,
+        /// What the kernel returned.
+        #[source]
+        errno: Errno,
+    },
     /// The object belongs to the process that was forked.
     #[error("this VM belongs to the parent process: a fork does not carry it over; create one here")]
     Forked,
@@ -301,6 +328,10 @@ impl fmt::Display for Bytes {
 }
 
 impl Error {
+    /// Of a VM after [`Error::SlotsLost`].
+    pub(crate) const SLOTS_POISONED: Self =
+        Self::Poisoned { what: "VM", why: "a failed change of its memory slots could not be undone" };
+
     /// The code by which programs tell errors apart. Exhaustive: a new variant has to choose its code.
     #[must_use]
     pub const fn code(&self) -> ErrorCode {
@@ -316,7 +347,11 @@ impl Error {
             | Self::KickSignalTaken { .. }
             | Self::AnswerSize { .. }
             | Self::SlotNumberTaken { .. } => ErrorCode::InvalidArgument,
-            Self::OutOfRange { .. } | Self::SlotNumberRange { .. } | Self::AnswerRange { .. } => ErrorCode::OutOfRange,
+            Self::OutOfRange { .. }
+            | Self::AddressWidth { .. }
+            | Self::AddressSpaceRange { .. }
+            | Self::SlotNumberRange { .. }
+            | Self::AnswerRange { .. } => ErrorCode::OutOfRange,
             Self::Unaligned { .. } => ErrorCode::Unaligned,
             Self::SlotOverlap { .. } => ErrorCode::SlotOverlap,
             Self::SlotLimit { .. } => ErrorCode::SlotLimit,
@@ -325,7 +360,7 @@ impl Error {
             Self::Limit { .. } | Self::HostMemory { .. } | Self::HugePages { .. } => ErrorCode::Limit,
             Self::Closed { .. } => ErrorCode::Closed,
             Self::Busy { .. } => ErrorCode::Busy,
-            Self::Poisoned { .. } => ErrorCode::Poisoned,
+            Self::Poisoned { .. } | Self::SlotsLost { .. } => ErrorCode::Poisoned,
             Self::Forked => ErrorCode::Forked,
             Self::Timeout { .. } => ErrorCode::Timeout,
             Self::ExitUnanswered { .. } => ErrorCode::ExitUnanswered,

@@ -9,14 +9,17 @@ mod backing_kinds;
 mod changes;
 mod copy;
 mod guest_memory;
+mod ledger;
 mod lent;
 mod numbers;
 mod region;
 mod search;
 mod slot;
 mod slot_map;
+mod state;
 #[cfg(test)]
 mod tests;
+mod transaction;
 
 pub use backing_kinds::{Backing, FileSharing, HostBuffer};
 pub(crate) use guest_memory::SlotFeatures;
@@ -24,3 +27,17 @@ pub use guest_memory::{GuestMemory, SlotInfo};
 pub(crate) use lent::GUEST_MEMFD_FLAGS;
 pub use region::Region;
 pub use slot::{MapOptions, MemorySlot};
+pub use transaction::Change;
+
+/// Keeps the vCPUs of a VM out of the guest for as long as its memory is not what the guest may see: what this room asks
+/// of the one that runs them.
+pub(crate) trait HoldOut: Send + Sync {
+    /// Waits until no vCPU is in the guest; none enters until the value is dropped. By one thread at a time.
+    fn hold(&self) -> Box<dyn Held + '_>;
+
+    /// No vCPU enters the guest any more, for good.
+    fn poison(&self);
+}
+
+/// The vCPUs are out.
+pub(crate) trait Held {}

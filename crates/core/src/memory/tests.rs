@@ -13,7 +13,7 @@ use std::{
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::{
-    GuestMemory, MapOptions, MemorySlot, SlotFeatures, SlotInfo,
+    GuestMemory, Held, HoldOut, MapOptions, MemorySlot, SlotFeatures, SlotInfo,
     backing::HostMemory,
     lent::{SetSlot, SlotCommand},
 };
@@ -56,17 +56,34 @@ impl SetSlot for Fake {
     }
 }
 
+/// A VM without vCPUs.
+pub(super) struct NoVcpus;
+
+struct Out;
+
+impl Held for Out {}
+
+impl HoldOut for NoVcpus {
+    fn hold(&self) -> Box<dyn Held + '_> {
+        Box::new(Out)
+    }
+
+    fn poison(&self) {}
+}
+
+/// A VM that has everything, and this many slots in each address space.
+pub(super) const fn features(slots: u32) -> SlotFeatures {
+    SlotFeatures { slots, spaces: 2, address_bits: 40, readonly: true, region2: true, guest_memfd: true }
+}
+
 impl Fake {
     fn memory(&self, slots: u32) -> GuestMemory {
-        GuestMemory::with_ioctl(
-            Box::new(self.clone()),
-            SlotFeatures { slots, readonly: true, region2: true, guest_memfd: true },
-        )
+        GuestMemory::with_ioctl(Box::new(self.clone()), features(slots), Arc::new(NoVcpus))
     }
 
     fn taken_calls(&self) -> Vec<(u32, bool, u64, u64)> {
         let calls = std::mem::take(&mut *self.calls.lock().unwrap());
-        calls.into_iter().map(|call| (call.number, call.readonly, call.gpa, call.size)).collect()
+        calls.into_iter().map(|call| (call.id, call.readonly, call.gpa, call.size)).collect()
     }
 }
 
@@ -79,7 +96,16 @@ fn map(memory: &GuestMemory, gpa: u64, size: u64) -> MemorySlot {
 }
 
 fn info(number: u32, gpa: u64, size: u64) -> SlotInfo {
-    SlotInfo { number, range: pages(gpa, size), readonly: false, backing: "anonymous", ioctl: "FAKE", serial: 0 }
+    SlotInfo {
+        number,
+        address_space: 0,
+        range: pages(gpa, size),
+        readonly: false,
+        dirty_log: false,
+        backing: "anonymous",
+        ioctl: "FAKE",
+        serial: 0,
+    }
 }
 
 /// All slots, whatever their serials.
@@ -143,8 +169,8 @@ fn what_can_be_checked_is_refused_without_an_ioctl() {
 
 #[test]
 fn read_only_needs_its_capability() {
-    let features = SlotFeatures { slots: 2, readonly: false, region2: true, guest_memfd: true };
-    let memory = GuestMemory::with_ioctl(Box::new(Fake::default()), features);
+    let features = SlotFeatures { readonly: false, ..features(2) };
+    let memory = GuestMemory::with_ioctl(Box::new(Fake::default()), features, Arc::new(NoVcpus));
     let error = memory.map(&MapOptions { readonly: true, ..MapOptions::new(pages(0, PAGE)) }).unwrap_err();
     assert!(matches!(error, Error::CapabilityMissing { capability: "readonly-mem", .. }), "{error}");
     map(&memory, 0, PAGE);
