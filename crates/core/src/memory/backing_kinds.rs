@@ -48,8 +48,8 @@ pub enum Backing {
     },
     /// A regular file, which is at least as long as the slot when it is mapped (its last page may be part of one: the
     /// rest reads zero). It need not stay open. Read when touched, from the page cache. Where the file is truncated
-    /// later, the guest's access ends its run with `EFAULT` (a `run-failed` or `memory-fault` exit) and the host's
-    /// with [`Error::HostAccess`]. One mapping. Reached by system call.
+    /// later, a guest's access to what is gone ends its run with `EFAULT` (or, where KVM interprets the instruction, is an
+    /// `mmio` exit), and the host's fails with [`Error::HostAccess`]. One mapping. Reached by system call.
     File {
         /// Open for reading, and for writing too if it is shared and the slot is not read-only.
         file: Arc<File>,

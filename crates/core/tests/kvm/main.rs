@@ -8,6 +8,7 @@
     reason = "clippy's allowances for tests don't reach a target without the standard harness"
 )]
 
+mod backings;
 mod boot;
 mod claims;
 mod close;
@@ -30,6 +31,7 @@ use libtest_mimic::{Arguments, run};
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let everywhere = [
+        backings::tests(),
         boot::tests(),
         claims::tests(),
         close::tests(),
