@@ -16,8 +16,8 @@ impl GuestMemory {
     ///
     /// # Errors
     /// [`Error::MemoryHole`] with the first address that no slot covers (nothing was copied), [`Error::HostAccess`] where
-    /// memory that is reached by system call is gone (`target` holds nothing to rely on then), [`Error::Os`] where that
-    /// system call is forbidden to this process, [`Error::OutOfRange`], [`Error::Closed`], [`Error::Forked`].
+    /// memory that is reached by system call is gone (`target` holds nothing to rely on then), [`Error::Os`] where every
+    /// such call is forbidden to this process, [`Error::OutOfRange`], [`Error::Closed`], [`Error::Forked`].
     pub fn read(&self, gpa: u64, target: &mut [u8]) -> Result<()> {
         let mut left = target;
         self.access(gpa, left.len() as u64, |part| {
@@ -70,11 +70,12 @@ impl GuestMemory {
 }
 
 /// A fault in the part of an access to `range` that begins at `gpa`, as programs hear of it.
-pub(super) fn refused(Fault { done, call, errno }: Fault, gpa: u64, range: GpaRange) -> Error {
-    match errno.0 {
-        libc::EFAULT => Error::HostAccess { gpa: gpa + done as u64, size: range.size(), call, errno },
-        _ => Error::Os { call, errno },
+pub(super) fn refused(fault: Fault, gpa: u64, range: GpaRange) -> Error {
+    let Fault { done, call, errno } = fault;
+    if fault.is_of_memory() {
+        return Error::HostAccess { gpa: gpa + done as u64, size: range.size(), call, errno };
     }
+    Error::Os { call, errno }
 }
 
 /// The part of an access that one slot answers.

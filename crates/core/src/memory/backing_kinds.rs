@@ -15,7 +15,7 @@ use crate::{
 /// None of it follows a fork: all of it is `MADV_DONTFORK`, all descriptors are close-on-exec. The host reaches some
 /// kinds *directly*, by loads and stores that never tear an aligned word of up to 8 bytes, and others *by system call*
 /// (`process_vm_readv` on this very process), as a load from a page that is gone would kill the process: those accesses
-/// may tear words, cost about a microsecond more, and fail with [`Error::HostAccess`].
+/// may tear words, cost 2 to 3 µs more, and fail with [`Error::HostAccess`].
 ///
 /// ```no_run
 /// use std::{fs::File, sync::Arc};
