@@ -92,7 +92,10 @@ export class Vm implements Disposable, AsyncDisposable {
     this.#native = native;
     this.#capabilities = capabilitiesFrom(call(() => native.capabilities()));
     this.#life = new Life();
-    this.#memory = memoryFrom(native, this.#life.id);
+    this.#memory = memoryFrom(
+      call(() => native.memory()),
+      this.#life,
+    );
     this.#door = busFrom(native);
   }
 

@@ -2,12 +2,12 @@ import test, { type ExecutionContext } from 'ava';
 import { statSync } from 'node:fs';
 import { getuid } from 'node:process';
 import { KiB, Vm } from '../../ts/index.ts';
-import { BAD_INPUT } from '../helpers/bad-input.ts';
+import { BAD_INPUT, BAD_PROMISES } from '../helpers/bad-input.ts';
 import { type Ended, fixture } from '../helpers/child.ts';
 import type { Held } from '../helpers/held.ts';
 import { needs } from '../helpers/needs.ts';
 import { scaled } from '../helpers/scale.ts';
-import { throwsCode } from '../helpers/throws.ts';
+import { rejectsCode, throwsCode } from '../helpers/throws.ts';
 
 const onKvm = needs();
 
@@ -20,6 +20,16 @@ for (const [what, code, act] of BAD_INPUT) {
     throwsCode(t, code, () => act(vm, vcpu));
     t.deepEqual(vm.memory.slots, [slot]);
     t.deepEqual(vcpu.getRegisters(), before);
+    t.true(vm.memory.read(0, 64 * KiB).every(byte => byte === 0));
+  });
+}
+
+for (const [what, code, act] of BAD_PROMISES) {
+  onKvm(`bad input: ${what} is ${code} of a promise, and changes nothing`, async t => {
+    using vm = Vm.create();
+    const slot = vm.memory.map({ gpa: 0, size: 64 * KiB });
+    await rejectsCode(t, code, act(vm));
+    t.deepEqual(vm.memory.slots, [slot]);
     t.true(vm.memory.read(0, 64 * KiB).every(byte => byte === 0));
   });
 }
@@ -41,7 +51,16 @@ onKvm('bad input: a method that lost its object is a TypeError, and no error of 
   for (const [object, method] of [
     [vm.memory, 'map'],
     [vm.memory, 'read'],
+    [vm.memory, 'getUint8'],
+    [vm.memory, 'change'],
+    [vm.memory, 'search'],
+    [vm.memory, 'addressSpace'],
+    [vm.memory.promises, 'map'],
+    [vm.memory.promises, 'read'],
     [slot, 'unmap'],
+    [slot, 'view'],
+    [slot, 'setReadonly'],
+    [slot, 'setDirtyLog'],
     [vm, 'close'],
     [vm, 'createVcpu'],
     [vm.bus, 'unclaimed'],
