@@ -63,7 +63,7 @@ pub enum Backing {
     Buffer(HostBuffer),
     /// A `guest_memfd` that the host may map (`KVM_CREATE_GUEST_MEMFD` with both flags, Linux 6.18, and
     /// `KVM_SET_USER_MEMORY_REGION2`): memory that belongs to this VM alone and is never swapped or migrated. It cannot be
-    /// read-only, logs no dirty pages, and is moved only with the vCPUs held out. One mapping and one descriptor, which
+    /// read-only, logs no dirty pages and is not moved (a share of it is an ordinary slot). One mapping and one descriptor, which
     /// keeps the VM alive in the kernel. Reached by system call.
     GuestMemfd,
     /// The memory of another slot, of this VM or another, at one more guest physical address: a range of the same bytes.

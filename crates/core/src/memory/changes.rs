@@ -27,11 +27,12 @@ impl GuestMemory {
     ///
     /// # Errors
     /// Before KVM is told anything: [`Error::Unaligned`], [`Error::InvalidArgument`] (8 TiB or more),
-    /// [`Error::CapabilityMissing`] (read-only memory, an address space or a `guest_memfd` that the VM lacks),
+    /// [`Error::CapabilityMissing`] (read-only memory, a `guest_memfd` or an address space that the VM lacks),
     /// [`Error::AddressSpaceRange`], [`Error::AddressWidth`], [`Error::SlotOverlap`], [`Error::SlotNumberTaken`],
-    /// [`Error::SlotNumberRange`], [`Error::SlotLimit`], [`Error::Limit`] (mappings or descriptors), [`Error::HugePages`],
-    /// [`Error::HostMemory`] (no address space left), [`Error::Os`] (a file that cannot be mapped), [`Error::Closed`],
-    /// [`Error::Poisoned`], [`Error::Forked`]. From the kernel: [`Error::Ioctl`]. The slots are as they were then.
+    /// [`Error::SlotNumberRange`], [`Error::SlotLimit`], [`Error::Limit`] (mappings or descriptors),
+    /// [`Error::HugePages`], [`Error::HostMemory`] (no address space left), [`Error::Os`] (a file that cannot be mapped),
+    /// [`Error::Closed`], [`Error::Poisoned`], [`Error::Forked`]. From the kernel: [`Error::Ioctl`]. The slots are as they
+    /// were then.
     ///
     /// ```no_run
     /// use typevisor::{GpaRange, Kvm, Vm, VmOptions, memory::MapOptions};
@@ -177,7 +178,7 @@ impl GuestMemory {
     }
 }
 
-/// KVM refuses every change of a slot on a guest_memfd but its deletion (api.rst 4.140).
+/// KVM refuses every change of a slot on a `guest_memfd` but its deletion (api.rst 4.140).
 fn check_changeable(identity: &Identity, what: &'static str) -> Result<()> {
     if !identity.is_fixed() {
         return Ok(());

@@ -58,10 +58,11 @@ impl SlotCommand {
         Self { id, readonly: false, dirty_log: false, gpa: 0, size: 0, address: 0, guest_memfd: None }
     }
 
-    const fn flags(self) -> u32 {
-        let readonly = if self.readonly { KVM_MEM_READONLY } else { 0 };
-        let dirty_log = if self.dirty_log { KVM_MEM_LOG_DIRTY_PAGES } else { 0 };
-        readonly | dirty_log | if self.guest_memfd.is_some() { KVM_MEM_GUEST_MEMFD } else { 0 }
+    fn flags(self) -> u32 {
+        let flag = |on: bool, flag| if on { flag } else { 0 };
+        flag(self.readonly, KVM_MEM_READONLY)
+            | flag(self.dirty_log, KVM_MEM_LOG_DIRTY_PAGES)
+            | flag(self.guest_memfd.is_some(), KVM_MEM_GUEST_MEMFD)
     }
 }
 
@@ -108,7 +109,7 @@ impl SetSlot for KvmSlots {
     unsafe fn set(&self, command: SlotCommand) -> Result<()> {
         let SlotCommand { id: slot, gpa: guest_phys_addr, size: memory_size, address: userspace_addr, .. } = command;
         let flags = command.flags();
-        let guest_memfd = command.guest_memfd.map_or((0, 0), |(fd, offset)| (fd.cast_unsigned(), offset));
+        let (fd, offset) = command.guest_memfd.unwrap_or_default();
         let done = if self.region2 {
             let region = kvm_userspace_memory_region2 {
                 slot,
@@ -116,8 +117,8 @@ impl SetSlot for KvmSlots {
                 guest_phys_addr,
                 memory_size,
                 userspace_addr,
-                guest_memfd: guest_memfd.0,
-                guest_memfd_offset: guest_memfd.1,
+                guest_memfd: fd.cast_unsigned(),
+                guest_memfd_offset: offset,
                 ..Default::default() // padding that has to be zero
             };
             // SAFETY: the caller keeps the memory at `userspace_addr` mapped for as long as the slot exists.

@@ -24,8 +24,8 @@ use crate::{
 pub(super) struct Identity {
     pub(super) key: Key,
     backing: &'static str,
-    fixed: bool,
     ioctl: &'static str,
+    fixed: bool,
     mapped_at: GpaRange,
     /// Where it lies now.
     gpa: AtomicU64,
@@ -45,8 +45,8 @@ impl Identity {
         Self {
             key,
             backing: backed.kind(),
-            fixed: backed.guest_memfd().is_some(),
             ioctl,
+            fixed: backed.guest_memfd().is_some(),
             mapped_at: range,
             gpa: AtomicU64::new(range.gpa()),
             readonly: AtomicBool::new(readonly),
@@ -71,8 +71,9 @@ impl Identity {
         self.dirty_log.store(dirty_log, Relaxed);
     }
 
-    /// Whether KVM lets it be mapped and unmapped, and no more: a slot on a guest_memfd.
-    pub(super) fn is_fixed(&self) -> bool {
+    /// Whether KVM lets it be mapped and unmapped, and no more: a slot on a `guest_memfd`, though
+    /// not a share of one.
+    pub(super) const fn is_fixed(&self) -> bool {
         self.fixed
     }
 

@@ -32,13 +32,13 @@ pub struct MapOptions {
     pub slot: Option<u32>,
     /// The memory behind it.
     pub backing: Backing,
+    /// The address space in which it appears; `None`: that of the [`GuestMemory`] by which it is mapped.
+    pub address_space: Option<u32>,
     /// Whether anonymous memory and memfds of 2 MiB or more may be made of huge pages as the guest touches them: fewer
     /// faults and page tables, for up to 2 MiB of host memory where 4 KiB were touched. Where the kernel's policy allows
     /// it (`/sys/kernel/mm/transparent_hugepage`); `false` forbids it whatever the policy. Other backings have pages of
     /// their own.
     pub transparent_huge_pages: bool,
-    /// The address space in which it appears; `None`: that of the [`GuestMemory`] by which it is mapped.
-    pub address_space: Option<u32>,
 }
 
 impl MapOptions {
@@ -50,8 +50,8 @@ impl MapOptions {
             readonly: false,
             slot: None,
             backing: Backing::Anonymous,
-            transparent_huge_pages: true,
             address_space: None,
+            transparent_huge_pages: true,
         }
     }
 }
@@ -173,7 +173,7 @@ impl MemorySlot {
     ///
     /// # Errors
     /// [`Error::CapabilityMissing`] for ROM where the VM lacks `KVM_CAP_READONLY_MEM` (Linux 3.7),
-    /// [`Error::InvalidArgument`] for ROM on a guest_memfd, [`Error::Closed`], [`Error::Forked`], [`Error::Ioctl`]: the
+    /// [`Error::InvalidArgument`] for ROM on a `guest_memfd`, [`Error::Closed`], [`Error::Forked`], [`Error::Ioctl`]: the
     /// slot is as it was then. [`Error::Poisoned`] as with [`GuestMemory::change`].
     ///
     /// ```no_run
@@ -192,7 +192,7 @@ impl MemorySlot {
     /// vCPUs run. While it is on KVM maps the memory in small pages, which costs the guest speed.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] on a guest_memfd, [`Error::Closed`], [`Error::Forked`], [`Error::Ioctl`].
+    /// [`Error::InvalidArgument`] on a `guest_memfd`, [`Error::Closed`], [`Error::Forked`], [`Error::Ioctl`].
     ///
     /// ```no_run
     /// use typevisor::{GpaRange, Kvm, Vm, VmOptions, memory::MapOptions};

@@ -331,6 +331,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::memory::tests::cases())]
+
         #[test]
         fn behaves_as_the_plain_model(
             operations in prop::collection::vec(operation(), 0..40),

@@ -81,10 +81,9 @@ impl Changes<'_> {
     pub(super) fn attempt<T>(&mut self, change: impl FnOnce(&mut Ledger, &mut Lent) -> Result<T>) -> Result<T> {
         let Open { ledger, lent } = self.0.as_mut().ok_or(VM_CLOSED)?;
         let outcome = change(ledger, lent);
-        if outcome.is_ok() {
-            ledger.commit()
-        } else {
-            ledger.roll_back()
+        match &outcome {
+            Ok(_) => ledger.commit(),
+            Err(_) => ledger.roll_back(),
         }
         outcome
     }

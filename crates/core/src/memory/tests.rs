@@ -10,6 +10,7 @@ use std::{
     },
 };
 
+use proptest::test_runner::Config as ProptestConfig;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::{
@@ -24,6 +25,12 @@ use crate::{
 };
 
 const PAGE: u64 = 0x1000;
+
+/// How many cases a property is held against: `TYPEVISOR_PROPTEST_CASES`, or few enough for every day.
+pub(super) fn cases() -> ProptestConfig {
+    let cases = std::env::var("TYPEVISOR_PROPTEST_CASES").ok().map(|text| text.parse().expect("a number of cases"));
+    ProptestConfig::with_cases(cases.unwrap_or(256))
+}
 
 /// Looks around while the ioctl is "in the kernel".
 type Spy = Box<dyn Fn(SlotCommand) + Send>;

@@ -57,8 +57,8 @@ impl GuestMemory {
     pub fn change(&self, changes: Vec<Change>) -> Result<Vec<MemorySlot>> {
         changes.iter().try_for_each(|change| self.check(change))?;
         self.changes()?.attempt(|ledger, lent| {
-            let planned = changes.iter().map(|change| self.plan(ledger, change)).collect::<Result<Vec<_>>>()?;
-            let mut draft = Draft::new(lent, self.features());
+            let planned = changes.into_iter().map(|change| self.plan(ledger, change)).collect::<Result<Vec<_>>>()?;
+            let mut draft = Draft::new(self.features(), lent);
             planned.into_iter().try_for_each(|planned| draft.add(planned))?;
             let Draft { steps, entries, .. } = draft;
             let mapped = entries.iter().filter_map(|entry| self.mapped(entry)).collect();
@@ -91,23 +91,27 @@ impl GuestMemory {
     }
 
     /// Enters a change in the ledger, where it meets those before it.
-    fn plan<'a>(&self, ledger: &mut Ledger, change: &'a Change) -> Result<Planned<'a>> {
+    fn plan(&self, ledger: &mut Ledger, change: Change) -> Result<Planned> {
         match change {
             Change::Map(options) => {
-                let (space, serial) = (self.check_map(options)?, Identity::next_serial());
+                let (space, serial) = (self.check_map(&options)?, Identity::next_serial());
                 let place = ledger.add(space, options.range, options.slot, serial)?;
                 let key = Key { space, number: place.number(), serial };
                 Ok(Planned::Map { options, key, place })
             }
-            Change::Unmap(slot) => ledger.remove(slot.identity().key).map(|()| Planned::Unmap(slot.identity())),
+            Change::Unmap(slot) => {
+                let identity = Arc::clone(slot.identity());
+                ledger.remove(identity.key).map(|()| Planned::Unmap(identity))
+            }
             Change::Move(slot, gpa) => {
-                let range = self.check_move(slot.identity(), *gpa)?;
-                let place = ledger.relocate(slot.identity().key, range)?;
-                Ok(Planned::Move { identity: slot.identity(), place })
+                let identity = Arc::clone(slot.identity());
+                let range = self.check_move(&identity, gpa)?;
+                let place = ledger.relocate(identity.key, range)?;
+                Ok(Planned::Move { identity, place })
             }
             Change::SetReadonly(slot, readonly) => {
-                ledger.check(slot.identity().key)?;
-                Ok(Planned::SetReadonly { identity: slot.identity(), readonly: *readonly })
+                let identity = Arc::clone(slot.identity());
+                ledger.check(identity.key).map(|()| Planned::SetReadonly { identity, readonly })
             }
         }
     }
@@ -140,11 +144,11 @@ impl GuestMemory {
 }
 
 /// A change that the ledger has.
-enum Planned<'a> {
-    Map { options: &'a MapOptions, key: Key, place: Vacancy },
-    Unmap(&'a Arc<Identity>),
-    Move { identity: &'a Arc<Identity>, place: Vacancy },
-    SetReadonly { identity: &'a Arc<Identity>, readonly: bool },
+enum Planned {
+    Map { options: MapOptions, key: Key, place: Vacancy },
+    Unmap(Arc<Identity>),
+    Move { identity: Arc<Identity>, place: Vacancy },
+    SetReadonly { identity: Arc<Identity>, readonly: bool },
 }
 
 /// One ioctl, and what undoes it: the slot before and after.
@@ -226,8 +230,8 @@ impl Entry {
 
 /// The steps of a list of changes, each of which finds the slots as those before it leave them.
 struct Draft<'a> {
-    lent: &'a Lent,
     features: SlotFeatures,
+    lent: &'a Lent,
     /// Slots that differ from what KVM has.
     touched: BTreeMap<u32, Option<LentSlot>>,
     steps: Vec<Step>,
@@ -235,15 +239,15 @@ struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    const fn new(lent: &'a Lent, features: SlotFeatures) -> Self {
-        Self { lent, features, touched: BTreeMap::new(), steps: Vec::new(), entries: Vec::new() }
+    const fn new(features: SlotFeatures, lent: &'a Lent) -> Self {
+        Self { features, lent, touched: BTreeMap::new(), steps: Vec::new(), entries: Vec::new() }
     }
 
-    fn add(&mut self, planned: Planned<'_>) -> Result<()> {
+    fn add(&mut self, planned: Planned) -> Result<()> {
         match planned {
             Planned::Map { options, key, place } => {
-                let backed = backing::provide(options, self.features, self.lent)?;
-                let (slot, region) = make(options, key, backed, self.lent.name());
+                let backed = backing::provide(&options, self.features, self.lent)?;
+                let (slot, region) = make(&options, key, backed, self.lent.name());
                 self.step(key.id(), Some(slot));
                 self.entries.push(Entry::Map { space: key.space, place, region });
             }
@@ -260,12 +264,12 @@ impl<'a> Draft<'a> {
             }
             Planned::SetReadonly { identity, readonly } => {
                 let slot = self.current(identity.key.id())?;
+                slot.backed.check_readonly(readonly)?;
                 if slot.readonly != readonly {
-                    slot.backed.check_readonly(readonly)?;
                     // KVM changes this flag of no slot that exists (api.rst 4.35).
                     self.step(slot.id, None);
                     self.step(slot.id, Some(LentSlot { readonly, ..slot }));
-                    self.entries.push(Entry::SetReadonly { identity: Arc::clone(identity), readonly });
+                    self.entries.push(Entry::SetReadonly { identity, readonly });
                 }
             }
         }

@@ -10,6 +10,7 @@
 
 mod backings;
 mod boot;
+mod changes;
 mod claims;
 mod close;
 #[cfg(target_arch = "aarch64")]
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     let everywhere = [
         backings::tests(),
         boot::tests(),
+        changes::tests(),
         claims::tests(),
         close::tests(),
         host::tests(),
