@@ -165,3 +165,62 @@ impl RemoteBytes<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sys::mapping::Source;
+
+    const SIZE: usize = 2 * FILL + 100;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn both_ways_are_the_same_bytes(
+            remote in any::<bool>(),
+            written in (0_usize..64, prop::collection::vec(any::<u8>(), 0..200)),
+            filled in (0_usize..64, prop_oneof![0_usize..100, FILL - 2..FILL + 2, 2 * FILL..2 * FILL + 30]),
+            byte in any::<u8>(),
+        ) {
+            let mapping = Mapping::of(Source::Anonymous, SIZE.next_multiple_of(4096)).unwrap();
+            let reach = if remote { Reach::Remote } else { Reach::Direct };
+            let part = |offset, size| Part::of(&mapping, reach, offset, size).unwrap();
+            let mut model = vec![0; SIZE];
+            let (offset, size) = filled;
+            part(offset, size).fill(byte).unwrap();
+            model[offset..offset + size].fill(byte);
+            let (offset, bytes) = written;
+            part(offset, bytes.len()).write(&bytes).unwrap();
+            model[offset..offset + bytes.len()].copy_from_slice(&bytes);
+            let mut found = vec![0xee; SIZE];
+            part(0, SIZE).read(&mut found).unwrap();
+            prop_assert!(found == model);
+        }
+    }
+
+    #[test]
+    fn a_part_lies_in_its_mapping() {
+        let mapping = Mapping::of(Source::Anonymous, 4096).unwrap();
+        for reach in [Reach::Direct, Reach::Remote] {
+            assert_eq!(Part::of(&mapping, reach, 4095, 1).map(Part::size), Some(1));
+            assert!(Part::of(&mapping, reach, 4095, 2).is_none());
+            assert!(Part::of(&mapping, reach, usize::MAX, 2).is_none());
+        }
+    }
+
+    #[test]
+    fn a_fault_in_the_middle_of_a_fill_names_its_address() {
+        let file = std::fs::File::from(crate::sys::memfd::sealed(2 * FILL as u64).unwrap());
+        let mapping = Mapping::shared(&file, 3 * FILL).unwrap();
+        let fault = Part::of(&mapping, Reach::Remote, 0x1000, 2 * FILL).unwrap().fill(1).unwrap_err();
+        assert_eq!(fault.done, 2 * FILL - 0x1000);
+        let range = GpaRange::new(0x5_0000, 0x100_0000).unwrap();
+        let error = refused(fault, 0x5_1000, range);
+        let expected = 0x5_1000 + fault.done as u64;
+        assert!(matches!(error, Error::HostAccess { gpa, size: 0x100_0000, .. } if gpa == expected), "{error}");
+        let denied = Fault { done: 0, call: "process_vm_readv", errno: crate::Errno(libc::EPERM) };
+        assert!(matches!(refused(denied, 0, range), Error::Os { call: "process_vm_readv", .. }));
+    }
+}

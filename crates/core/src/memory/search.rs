@@ -23,8 +23,8 @@ impl GuestMemory {
     /// The guest physical addresses in `range` at which `pattern` begins, in order, overlapping ones too; at most `limit`.
     /// A match lies in the range as a whole, across slot borders too. What the guest writes meanwhile may be found or not.
     ///
-    /// The time it takes grows with the size of the range and not with what the guest put there; it needs memory for
-    /// 256 KiB, or twice the pattern.
+    /// The time it takes grows with the size of the range and not with what the guest put there; it needs host memory of
+    /// 256 KiB and ten times the pattern.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for an empty pattern, and those of [`GuestMemory::read`]: all of the range has to be

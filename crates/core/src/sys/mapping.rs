@@ -72,8 +72,11 @@ impl Mapping {
             if mapping.address.addr().get() % HUGE_PAGE == remainder {
                 break;
             }
-            let Some(hint) = free_place(size, remainder) else { break };
-            mapping = Self::near(hint, source, size)?;
+            // What is refused now (address space for a second mapping) costs nothing: there is one already.
+            match free_place(size, remainder).map(|hint| Self::near(hint, source, size)) {
+                Some(Ok(better)) => mapping = better,
+                _ => break,
+            }
         }
         Ok(mapping)
     }

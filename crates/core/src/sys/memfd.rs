@@ -76,7 +76,8 @@ pub(crate) fn is_of_huge_pages(file: &File) -> Result<bool> {
     }
     // SAFETY: the call has filled it in; zeros would be valid as well.
     let stat = unsafe { stat.assume_init() };
-    Ok(stat.f_type == libc::HUGETLBFS_MAGIC)
+    // One C library has both signed, another only one of them.
+    Ok(i128::from(stat.f_type) == i128::from(libc::HUGETLBFS_MAGIC))
 }
 
 fn fcntl(fd: &impl AsRawFd, command: i32, argument: i32) -> Result<i32> {
