@@ -3,8 +3,7 @@
 import { fileURLToPath } from 'node:url';
 import { types } from 'node:util';
 import { boolean, bytes, integer, invalid, oneOf, options } from './check.ts';
-import { call, messageOf, TypevisorError } from './errors.ts';
-import { native } from './loader.ts';
+import { messageOf, TypevisorError } from './errors.ts';
 import type { GpaRange } from './memory.ts';
 import type { NativeBacking, NativeMapOptions } from './native.ts';
 import { type MemorySlot, slotParts } from './slot.ts';
@@ -33,7 +32,7 @@ export interface FileBacking {
 
 /**
  * Memory of JavaScript's. It has to begin at a page: a growable `SharedArrayBuffer` does (`new SharedArrayBuffer(n, {
- * maxByteLength: n })`), one of fixed length does not (`ERR_UNALIGNED`).
+ * maxByteLength: n })`), one of fixed length need not, and is refused (`ERR_UNALIGNED`).
  */
 export interface BufferBacking {
   /** At least as long as the slot, which gets its first bytes. */
@@ -58,7 +57,7 @@ export interface ShareBacking {
  * | {@link HugetlbBacking} | all of it at once, from the pages the administrator set aside | by the kernel: words may be torn |
  * | {@link FileBacking} | page cache; `'private'` a copy of each page written | by the kernel: words may be torn; where the file was cut short, `ERR_HOST_ACCESS` |
  * | {@link BufferBacking} | what the buffer costs; kept while a slot is on it | direct; `slot.view()` is the buffer itself |
- * | `'guest-memfd'` | memory as it is touched; not read-only, no dirty log, no move while vCPUs run | by the kernel: words may be torn |
+ * | `'guest-memfd'` | memory as it is touched; it is never read-only, moved or dirty-logged | by the kernel: words may be torn |
  * | {@link ShareBacking} | nothing more | as that of the slot shared |
  */
 export type Backing =
@@ -127,6 +126,11 @@ export function mapRequest(how: MapOptions): MapRequest {
   return { request: { ...plain, backing: behind.backing }, bytes: behind.own };
 }
 
+/** One may begin at a page by chance: that a program works by chance helps nobody. */
+const FIXED_LENGTH =
+  'a SharedArrayBuffer of fixed length need not begin at a page, as KVM wants it; a growable one does: ' +
+  'new SharedArrayBuffer(n, { maxByteLength: n })';
+
 interface BackingRequest {
   readonly backing: NativeBacking;
   readonly own?: Uint8Array | undefined;
@@ -180,21 +184,9 @@ function bufferRequest(backing: BufferBacking, size: number): BackingRequest {
       `buffer has ${length} bytes; the slot wants ${size}: grow it first`,
     );
   }
+  if (!buffer.growable) throw new TypevisorError('ERR_UNALIGNED', FIXED_LENGTH);
   const own = new Uint8Array(buffer, 0, size);
-  checkPlace(own);
   return { backing: { kind: 'buffer', bytes: own }, own };
-}
-
-/** Where the memory lies only the addon sees, and what KVM takes the core knows; the way to another place is JavaScript's. */
-function checkPlace(own: Uint8Array): void {
-  const binding = native();
-  try {
-    call(() => binding.checkBuffer(own));
-  } catch (cause) {
-    if (!(cause instanceof TypevisorError) || cause.code !== 'ERR_UNALIGNED') throw cause;
-    const remedy = 'make it growable: new SharedArrayBuffer(n, { maxByteLength: n }) begins at a page';
-    throw new TypevisorError('ERR_UNALIGNED', `KVM cannot take this buffer: ${cause.message}; ${remedy}`, { cause });
-  }
 }
 
 function shareRequest(backing: ShareBacking, size: number): BackingRequest {

@@ -119,8 +119,6 @@ export interface Binding {
   errorCodes(): string[];
   /** What works on this machine, and why not. Never fails. */
   doctor(path: string | null): NativeDoctorReport;
-  /** Whether KVM can take the memory of an array over a SharedArrayBuffer. */
-  checkBuffer(bytes: Uint8Array): Failure | null;
   /** `deliver` is called on this thread with the number under which somebody waits: exits, jobs done, and wake-ups. */
   attach(
     deliver: (id: number, payload: Failure | NativeExit | NativeSlot[] | null, claim: number) => void,

@@ -1,5 +1,4 @@
 import { once } from 'node:events';
-import { runInThisContext } from 'node:vm';
 import { Worker } from 'node:worker_threads';
 import { KiB, MiB, Vm } from '../../ts/index.ts';
 import { fixture } from '../helpers/child.ts';
@@ -89,21 +88,15 @@ test('backing, buffer: two VMs can have the same, and each gives it back by itse
   t.is(second.memory.getUint8(1 * MiB + 4), 44);
 });
 
-test('backing, buffer: one of fixed length is refused, with the reason and what to do', t => {
+test('backing, buffer: one of fixed length is refused, with the reason and what to do, wherever it lies', t => {
   using vm = Vm.create();
-  const buffer = new SharedArrayBuffer(SIZE);
-  const error = throwsCode(t, 'ERR_UNALIGNED', () => vm.memory.map({ gpa: 0, size: SIZE, backing: { buffer } }));
-  t.regex(error?.message ?? '', /not a multiple of 0x1000.*new SharedArrayBuffer\(n, \{ maxByteLength: n \}\)/u);
-  throwsCode(t, 'ERR_UNALIGNED', () => vm.memory.change(tx => tx.map({ gpa: 0, size: SIZE, backing: { buffer } })));
+  for (let round = 0; round < 100; round += 1) {
+    const backing = { buffer: new SharedArrayBuffer(SIZE) };
+    const error = throwsCode(t, 'ERR_UNALIGNED', () => vm.memory.map({ gpa: 0, size: SIZE, backing }));
+    t.regex(error?.message ?? '', /begin at a page.*new SharedArrayBuffer\(n, \{ maxByteLength: n \}\)$/u);
+    throwsCode(t, 'ERR_UNALIGNED', () => vm.memory.change(tx => tx.map({ gpa: 0, size: SIZE, backing })));
+  }
   t.deepEqual(vm.memory.slots, []);
-});
-
-test('backing, buffer: the memory of WebAssembly begins at a page, and is shared with the guest as well', t => {
-  using vm = Vm.create();
-  const buffer = runInThisContext('new WebAssembly.Memory({ initial: 1, maximum: 2, shared: true }).buffer');
-  vm.memory.map({ gpa: 0, size: 64 * KiB, backing: { buffer } });
-  vm.memory.setUint8(9, 99);
-  t.is(new Uint8Array(buffer)[9], 99);
 });
 
 test('backing, buffer: what is no SharedArrayBuffer, or too short, is ERR_INVALID_ARGUMENT', t => {

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use napi::bindgen_prelude::{Null, Reference, Uint8Array};
+use napi::bindgen_prelude::{Reference, Uint8Array};
 use napi_derive::napi;
 use typevisor::{
     Error, GpaRange, Result,
@@ -18,7 +18,6 @@ use typevisor::{
 
 use crate::{
     convert::{unsigned, unsigned_u32},
-    failure::{Outcome, outcome},
     memory::NativeSlot,
 };
 
@@ -140,10 +139,4 @@ fn host_buffer(mut bytes: Uint8Array) -> Result<HostBuffer> {
     // sends the reference home. When its environment ends the references end with it, and the hook that closes
     // the environment's VMs (environment.rs) runs before that, as hooks run last-in first-out and napi's own is the first.
     unsafe { HostBuffer::new(address, size, Arc::new(bytes)) }
-}
-
-/// Whether KVM can take the memory of this array: why not, or nothing.
-#[napi(catch_unwind, ts_return_type = "Failure | null")]
-pub fn check_buffer(bytes: Uint8Array) -> Outcome<Null> {
-    outcome(host_buffer(bytes).map(|_| Null))
 }
