@@ -17,8 +17,8 @@ export let promisesFrom: (native: NativeMemory, life: Life, handles: SlotHandles
 
 /**
  * `vm.memory.promises`: what `vm.memory` does, on a thread of the VM's own. Jobs are done one after the other, in the order
- * asked for. While one is pending Node stays alive, unless `vm.unref()` said otherwise; when the VM is closed meanwhile it
- * rejects with `ERR_CLOSED`.
+ * asked for. While one is pending Node stays alive, unless `vm.unref()` said otherwise. When the VM is closed, which waits
+ * for the one under way, the others reject with `ERR_CLOSED`.
  *
  * @example
  * using vm = Vm.create();
