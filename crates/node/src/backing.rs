@@ -129,7 +129,7 @@ fn duplicate(fd: i32) -> Result<File> {
     Ok(own.into())
 }
 
-/// The memory of a SharedArrayBuffer, kept for as long as the core needs it.
+/// The memory of a `SharedArrayBuffer`, kept for as long as the core needs it.
 fn host_buffer(mut bytes: Uint8Array) -> Result<HostBuffer> {
     // SAFETY: a slice for as long as it takes to ask it for its address; nothing is read or written through it.
     let slice = unsafe { bytes.as_mut() };
