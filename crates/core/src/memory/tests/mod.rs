@@ -2,6 +2,8 @@
 //! kernel makes of it is tested in `tests/kvm/memory.rs`.
 #![expect(unsafe_code, reason = "stands in for an unsafe ioctl; forks")]
 
+mod transactions;
+
 use std::{
     os::fd::OwnedFd,
     sync::{
