@@ -33,7 +33,7 @@ for (const [title, name, test, backing] of BACKINGS) {
     const { vm, vcpu } = guest;
     const slot = vm.memory.map({ gpa: GPA, size: SIZE, backing: backing() });
     t.is(slot.backing, name);
-    t.regex(inspect(slot), new RegExp(`size: ${SIZE}, backing: '${name}' \\}$`, 'u'));
+    t.regex(inspect(slot, { breakLength: 200 }), new RegExp(`size: ${SIZE}, backing: '${name}' \\}$`, 'u'));
     t.is(vm.memory.getUint8(GPA), name === 'file' ? 1 : 0);
     vm.memory.setUint8(GPA + 1, 0x41);
     t.deepEqual(await vcpu.run(), STOPPED);

@@ -128,6 +128,7 @@ for (const [order, what] of [
   ['collect', 'the VM is collected'],
 ] as const) {
   test(`backing, buffer: it lives as long as a VM has it, and no longer: ${what}`, async t => {
+    t.timeout(240_000);
     const { code, stdout, stderr } = await fixture('buffer-life', { args: [order], nodeArgs: ['--expose-gc'] });
     t.deepEqual([code, stderr], [0, '']);
     t.is(stdout, 'kept while mapped: true\ncollected in the end: true\n');
