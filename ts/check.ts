@@ -83,6 +83,15 @@ export function byteArray(value: unknown, name: string): Uint8Array {
   return value;
 }
 
+/** A fresh array of that many bytes, which is more than there can be in an array where the argument was wrong. */
+export function allocate(size: number): Uint8Array {
+  try {
+    return new Uint8Array(size);
+  } catch (cause) {
+    throw new TypevisorError('ERR_OUT_OF_RANGE', `no array can hold ${size} bytes: ask for less at once`, { cause });
+  }
+}
+
 /** An `AbortSignal`, or nothing. */
 export function abortSignal(value: unknown, name: string): AbortSignal | undefined {
   if (value === undefined || value instanceof AbortSignal) return value;

@@ -114,10 +114,11 @@ async function finish(
   }
 }
 
-/** A delivery under a run's number is an exit; `null` is for wake-ups alone. */
+/** A delivery under a run's number is an exit; `null` is for wake-ups alone, slots for jobs. */
 function outcome(payload: Payload): NativeExit {
   const exit = unwrap(payload);
-  if (exit === null) throw new TypevisorError('ERR_INTERNAL', 'a run ended without an exit; please report it');
+  if (exit === null || Array.isArray(exit))
+    throw new TypevisorError('ERR_INTERNAL', 'a run ended without an exit; please report it');
   return exit;
 }
 

@@ -14,8 +14,11 @@ export type { CapabilityName } from './generated/capabilities.ts';
 export { type Firmware, type VcpuFeature, type VcpuOptions, Vm, type VmOptions } from './vm.ts';
 
 // Memory
-export { type GpaRange, GuestMemory, type MapOptions } from './memory.ts';
-export { MemorySlot } from './slot.ts';
+export { type GpaRange, GuestMemory, type SearchOptions } from './memory.ts';
+export type { Backing, BufferBacking, FileBacking, HugetlbBacking, MapOptions, ShareBacking } from './backing.ts';
+export type { MakeChanges, MemoryChange } from './change.ts';
+export type { MemoryPromises } from './memory-promises.ts';
+export { type BackingName, MemorySlot } from './slot.ts';
 export { GiB, KiB, MiB } from './units.ts';
 
 // vCPUs and their exits

@@ -7,12 +7,12 @@
  */
 
 import { arrived, stayAwake } from './awake.ts';
-import type { Failure, NativeExit } from './native.ts';
+import type { Failure, NativeExit, NativeSlot } from './native.ts';
 
-/** What comes under a number: the outcome of a run, or `null` for a mere wake-up. */
-export type Payload = Failure | NativeExit | null;
+/** What comes under a number: the outcome of a run or of a job, or `null` for a mere wake-up. */
+export type Payload = Failure | NativeExit | NativeSlot[] | null;
 
-/** The outcome of a run, and the claim whose access it is; 0 where nobody claimed it. */
+/** The outcome, and the claim whose access it is; 0 where nobody claimed it. */
 export interface Delivery {
   readonly payload: Payload;
   readonly claim: number;

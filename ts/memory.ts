@@ -1,11 +1,17 @@
 /** Guest memory: slots, and the host's reads and writes across them. The core owns both; this file names them. */
 
-import { boolean, byteArray, bytes, integer, invalid, options, uint64 } from './check.ts';
-import { call, TypevisorError } from './errors.ts';
+import { NumberAccess } from './accessors.ts';
+import { ADDRESS_SPACE_MAX, mapRequest, type MapOptions } from './backing.ts';
+import { collectChanges, type MakeChanges } from './change.ts';
+import { allocate, byteArray, bytes, integer, options } from './check.ts';
+import { call } from './errors.ts';
 import { guard, KEY } from './handle.ts';
-import type { NativeSlot, NativeSlotInfo, NativeVm } from './native.ts';
+import type { Life } from './life.ts';
+import { type MemoryPromises, promisesFrom } from './memory-promises.ts';
+import type { NativeMemory } from './native.ts';
 import { ioctlsAreWatched, printable } from './observe.ts';
-import { type MemorySlot, slotFrom, tellSlot } from './slot.ts';
+import { type MemorySlot, tellSlot } from './slot.ts';
+import { SlotHandles } from './slots.ts';
 
 /** A range of guest physical addresses, in bytes. */
 export interface GpaRange {
@@ -13,33 +19,32 @@ export interface GpaRange {
   readonly size: number;
 }
 
-/** What to map. */
-export interface MapOptions extends GpaRange {
-  /** First guest physical address in bytes, a multiple of 4 KiB. */
-  readonly gpa: number;
-  /** Bytes, a multiple of 4 KiB. */
-  readonly size: number;
-  /** The guest cannot write to it: its writes are `mmio` exits. Default `false`. */
-  readonly readonly?: boolean | undefined;
-  /** KVM's number for the slot. Default: the lowest that is free. */
-  readonly slot?: number | undefined;
+/** How to search. */
+export interface SearchOptions {
+  /** At most so many places, the lowest, from 1 to 1,048,576. Default 1,000. */
+  readonly limit?: number | undefined;
 }
 
-/** Slot numbers KVM has room for in its request; how many there are says the capability `nr-memslots`. */
-const SLOT_NUMBER_MAX = 0xffff;
+const LIMIT_MAX = 2 ** 20;
+const DEFAULT_LIMIT = 1000;
 
-/** A handle, and the serial of the slot it is of. */
-interface Known {
-  readonly serial: number;
-  readonly handle: MemorySlot;
+/** What the memory of one VM has in common, whichever address space it is seen through. */
+interface Shared {
+  readonly life: Life;
+  readonly handles: SlotHandles;
+  readonly spaces: Map<number, GuestMemory>;
 }
 
 /** For vm.ts alone. */
-export let memoryFrom: (native: NativeVm, vm: number) => GuestMemory;
+export let memoryFrom: (native: NativeMemory, life: Life) => GuestMemory;
 
 /**
  * The memory of one VM, `vm.memory`. Addresses are guest physical, in bytes. An access may run over the borders of
  * slots that touch; where any byte of it has no memory, nothing is copied (`ERR_MEMORY_HOLE`).
+ *
+ * An aligned word of up to 8 bytes is never torn where the host reaches the memory directly, which its {@link Backing}
+ * says. Where the kernel copies, and cannot (a file that was cut short), that is `ERR_HOST_ACCESS`: what was read is of no
+ * use then, and part of what was to be written may have been.
  *
  * The numbered accessors have the names of `DataView`'s, and are little-endian, as both guests are.
  *
@@ -50,44 +55,110 @@ export let memoryFrom: (native: NativeVm, vm: number) => GuestMemory;
  * vm.memory.setUint32(0x2000, 0x12345678);
  * console.log(vm.memory.getUint8(0x2000)); // 0x78
  */
-export class GuestMemory {
-  readonly #native: NativeVm;
-  readonly #vm: number;
-  /** The one handle of each slot, by number, so that `slotAt` and `map` give the same object. */
-  readonly #handles = new Map<number, Known>();
-  readonly #scratch = new DataView(new ArrayBuffer(8));
+export class GuestMemory extends NumberAccess {
+  readonly #native: NativeMemory;
+  readonly #shared: Shared;
+  readonly #promises: MemoryPromises;
 
-  private constructor(key: symbol, native: NativeVm, vm: number) {
+  private constructor(key: symbol, native: NativeMemory, shared: Shared) {
+    super();
     guard(this, key, 'vm.memory');
     this.#native = native;
-    this.#vm = vm;
+    this.#shared = shared;
+    this.#promises = promisesFrom(native, shared.life, shared.handles);
   }
 
   static {
-    memoryFrom = (native, vm) => new GuestMemory(KEY, native, vm);
+    memoryFrom = (native, life) => {
+      const shared = { life, handles: new SlotHandles(life), spaces: new Map<number, GuestMemory>() };
+      const memory = new GuestMemory(KEY, native, shared);
+      shared.spaces.set(0, memory);
+      return memory;
+    };
     printable(this, ({ slots }) => ({ slots }));
   }
 
   /**
-   * Gives the guest zeroed memory of its own.
+   * Gives the guest memory: zeroed memory of its own, or what {@link MapOptions.backing} says. One ioctl: vCPUs may be
+   * running.
    *
-   * @throws {TypevisorError} `ERR_UNALIGNED`, `ERR_OUT_OF_RANGE`, `ERR_SLOT_OVERLAP`, `ERR_SLOT_LIMIT`, `ERR_LIMIT`,
-   *   `ERR_CLOSED`; `ERR_CAPABILITY_MISSING` for `readonly` where `readonly-mem` is absent. `ERR_LIMIT` also where the
-   *   host has no such amount of memory.
+   * @throws {TypevisorError} `ERR_UNALIGNED`, `ERR_OUT_OF_RANGE`, `ERR_SLOT_OVERLAP`, `ERR_SLOT_LIMIT`,
+   *   `ERR_INVALID_ARGUMENT`, `ERR_POISONED`, `ERR_CLOSED`; `ERR_CAPABILITY_MISSING` for `readonly` where `readonly-mem` is
+   *   absent, and for a backing or an address space that this VM cannot have; `ERR_LIMIT` where the host has no such amount
+   *   of memory, or of huge pages, or no mapping or descriptor left; `ERR_IO` for a file that cannot be opened.
+   * @example
+   * using vm = Vm.create();
+   * const ram = vm.memory.map({ gpa: 0, size: 64 * KiB, backing: 'memfd' });
+   * vm.memory.map({ gpa: 1 * MiB, size: 4 * KiB, backing: { share: ram, offset: 4 * KiB } });
+   * vm.memory.setUint8(0x1000, 42);
+   * console.log(vm.memory.getUint8(1 * MiB)); // 42: the same byte at another address
    */
   map(range: MapOptions): MemorySlot {
-    const vm = this.#native;
-    const given = options<MapOptions>(range, 'map options', ['gpa', 'size', 'readonly', 'slot']);
-    const { gpa, size, readonly = false, slot } = given;
-    const request = {
-      gpa: bytes(gpa, 'gpa'),
-      size: bytes(size, 'size'),
-      readonly: boolean(readonly, 'readonly'),
-      slot: slot === undefined ? null : integer(slot, 'slot', 0, SLOT_NUMBER_MAX),
-    };
-    const native = call(() => vm.map(request));
-    if (ioctlsAreWatched()) tellSlot(this.#vm, native.info());
-    return this.#handle(native);
+    const memory = this.#native;
+    const { life, handles } = this.#shared;
+    const { request, bytes: own } = mapRequest(range);
+    const native = call(() => memory.map(request));
+    const info = call(() => native.info());
+    if (ioctlsAreWatched()) tellSlot(life.id, info);
+    return handles.of(native, info, own);
+  }
+
+  /**
+   * Makes several changes as one: all of them, or none. vCPUs are held out of the guest meanwhile, whatever they do: none
+   * of them sees anything in between, and no exit comes of it.
+   *
+   * What is unmapped or moved away by a change makes room for what the same change maps.
+   *
+   * @param make - Says what is to be changed, by what it is given: called at once, and synchronous. Where it throws,
+   *   nothing is done, and that is thrown on.
+   * @returns The slots that it mapped, in order.
+   * @throws {TypevisorError} As {@link map} and {@link MemorySlot.move}, with nothing changed; `ERR_INVALID_ARGUMENT` where
+   *   `make` returns a promise; `ERR_POISONED` where KVM refused a change and then to take back those before it: the VM
+   *   can only be closed.
+   * @example
+   * using vm = Vm.create();
+   * const ram = vm.memory.map({ gpa: 0, size: 64 * KiB });
+   * const [more] = vm.memory.change(tx => {
+   *   tx.move(ram, 1 * MiB);
+   *   tx.map({ gpa: 0, size: 128 * KiB });
+   * });
+   * console.log(ram.gpa, more?.size); // 1048576 131072
+   */
+  change(make: MakeChanges): readonly MemorySlot[] {
+    const memory = this.#native;
+    const { life, handles } = this.#shared;
+    const changes = collectChanges(life.id, make);
+    return changes.made(
+      call(() => memory.change(changes.request)),
+      handles,
+    );
+  }
+
+  /** The same off this thread, for what may take its time: in the order asked for, on a thread of the VM's. */
+  get promises(): MemoryPromises {
+    return this.#promises;
+  }
+
+  /**
+   * The memory as another address space has it: its slots, and the host's access through it. 0 is what vCPUs see, 1 on
+   * x86_64 what they see in system management mode.
+   *
+   * @throws {TypevisorError} `ERR_CAPABILITY_MISSING` where there is one alone (`multi-address-space`), `ERR_OUT_OF_RANGE`,
+   *   `ERR_CLOSED`.
+   */
+  addressSpace(id: number): GuestMemory {
+    const native = this.#native;
+    const { spaces } = this.#shared;
+    const number = integer(id, 'id', 0, ADDRESS_SPACE_MAX);
+    const known = spaces.get(number);
+    if (known !== undefined) return known;
+    const memory = new GuestMemory(
+      KEY,
+      call(() => native.addressSpace(number)),
+      this.#shared,
+    );
+    spaces.set(number, memory);
+    return memory;
   }
 
   /**
@@ -97,8 +168,9 @@ export class GuestMemory {
    */
   get slots(): readonly MemorySlot[] {
     const native = this.#native;
+    const { handles } = this.#shared;
     const infos = call(() => native.slots());
-    return Object.freeze(infos.flatMap(info => this.#known(info) ?? this.slotAt(info.gpa) ?? []));
+    return Object.freeze(infos.flatMap(info => handles.known(info) ?? this.slotAt(info.gpa) ?? []));
   }
 
   /**
@@ -107,16 +179,20 @@ export class GuestMemory {
    * @throws {TypevisorError} `ERR_OUT_OF_RANGE`, `ERR_CLOSED`.
    */
   slotAt(gpa: number): MemorySlot | undefined {
+    const memory = this.#native;
     const address = bytes(gpa, 'gpa');
-    const vm = this.#native;
-    const native = call(() => vm.slotAt(address));
-    return native === null ? undefined : this.#handle(native);
+    const native = call(() => memory.slotAt(address));
+    if (native === null) return undefined;
+    return this.#shared.handles.of(
+      native,
+      call(() => native.info()),
+    );
   }
 
   /**
    * Copies `size` bytes out of the guest.
    *
-   * @throws {TypevisorError} `ERR_MEMORY_HOLE`, `ERR_OUT_OF_RANGE`, `ERR_CLOSED`.
+   * @throws {TypevisorError} `ERR_MEMORY_HOLE`, `ERR_HOST_ACCESS`, `ERR_OUT_OF_RANGE`, `ERR_CLOSED`.
    */
   read(gpa: number, size: number): Uint8Array {
     return this.readInto(gpa, allocate(bytes(size, 'size')));
@@ -125,9 +201,9 @@ export class GuestMemory {
   /**
    * Copies out of the guest until `target` is full, and gives `target` back.
    *
-   * @throws {TypevisorError} `ERR_MEMORY_HOLE`, `ERR_OUT_OF_RANGE`, `ERR_CLOSED`.
+   * @throws {TypevisorError} `ERR_MEMORY_HOLE`, `ERR_HOST_ACCESS`, `ERR_OUT_OF_RANGE`, `ERR_CLOSED`.
    */
-  readInto<T extends Uint8Array>(gpa: number, target: T): T {
+  override readInto<T extends Uint8Array>(gpa: number, target: T): T {
     const native = this.#native;
     const address = bytes(gpa, 'gpa');
     byteArray(target, 'target');
@@ -138,9 +214,9 @@ export class GuestMemory {
   /**
    * Copies `source` into the guest, read-only slots included.
    *
-   * @throws {TypevisorError} `ERR_MEMORY_HOLE`, `ERR_OUT_OF_RANGE`, `ERR_CLOSED`.
+   * @throws {TypevisorError} `ERR_MEMORY_HOLE`, `ERR_HOST_ACCESS`, `ERR_OUT_OF_RANGE`, `ERR_CLOSED`.
    */
-  write(gpa: number, source: Uint8Array): void {
+  override write(gpa: number, source: Uint8Array): void {
     const native = this.#native;
     const address = bytes(gpa, 'gpa');
     byteArray(source, 'source');
@@ -150,7 +226,7 @@ export class GuestMemory {
   /**
    * Sets `size` bytes from `gpa` on to `byte`.
    *
-   * @throws {TypevisorError} `ERR_MEMORY_HOLE`, `ERR_OUT_OF_RANGE`, `ERR_CLOSED`.
+   * @throws {TypevisorError} `ERR_MEMORY_HOLE`, `ERR_HOST_ACCESS`, `ERR_OUT_OF_RANGE`, `ERR_CLOSED`.
    */
   fill(gpa: number, size: number, byte = 0): void {
     const native = this.#native;
@@ -160,159 +236,25 @@ export class GuestMemory {
     call(() => native.fill(address, length, value));
   }
 
-  /** 1 byte, unsigned. @throws {TypevisorError} As {@link read}. */
-  getUint8(gpa: number): number {
-    return this.#load(gpa, 1).getUint8(0);
+  /**
+   * Where in `size` bytes from `gpa` on the bytes of `pattern` begin, lowest first, also where they overlap or run over the
+   * border of slots. A guest that runs may write meanwhile.
+   *
+   * @throws {TypevisorError} `ERR_MEMORY_HOLE` where any of these bytes has no memory; `ERR_HOST_ACCESS`, `ERR_OUT_OF_RANGE`,
+   *   `ERR_CLOSED`; `ERR_INVALID_ARGUMENT` for an empty pattern.
+   * @example
+   * using vm = Vm.create();
+   * vm.memory.map({ gpa: 0, size: 64 * KiB });
+   * vm.memory.write(0x1234, Buffer.from('RSD PTR '));
+   * console.log(vm.memory.search(0, 64 * KiB, Buffer.from('RSD PTR '))); // [ 4660 ]
+   */
+  search(gpa: number, size: number, pattern: Uint8Array, how?: SearchOptions): number[] {
+    const native = this.#native;
+    const { limit = DEFAULT_LIMIT } = options<SearchOptions>(how, 'search options', ['limit']);
+    const address = bytes(gpa, 'gpa');
+    const length = bytes(size, 'size');
+    const most = integer(limit, 'limit', 1, LIMIT_MAX);
+    byteArray(pattern, 'pattern');
+    return call(() => native.search(address, length, pattern, most));
   }
-
-  /** 2 bytes, unsigned, little-endian. @throws {TypevisorError} As {@link read}. */
-  getUint16(gpa: number): number {
-    return this.#load(gpa, 2).getUint16(0, true);
-  }
-
-  /** 4 bytes, unsigned, little-endian. @throws {TypevisorError} As {@link read}. */
-  getUint32(gpa: number): number {
-    return this.#load(gpa, 4).getUint32(0, true);
-  }
-
-  /** 8 bytes, unsigned, little-endian. @throws {TypevisorError} As {@link read}. */
-  getBigUint64(gpa: number): bigint {
-    return this.#load(gpa, 8).getBigUint64(0, true);
-  }
-
-  /** 1 byte, signed. @throws {TypevisorError} As {@link read}. */
-  getInt8(gpa: number): number {
-    return this.#load(gpa, 1).getInt8(0);
-  }
-
-  /** 2 bytes, signed, little-endian. @throws {TypevisorError} As {@link read}. */
-  getInt16(gpa: number): number {
-    return this.#load(gpa, 2).getInt16(0, true);
-  }
-
-  /** 4 bytes, signed, little-endian. @throws {TypevisorError} As {@link read}. */
-  getInt32(gpa: number): number {
-    return this.#load(gpa, 4).getInt32(0, true);
-  }
-
-  /** 8 bytes, signed, little-endian. @throws {TypevisorError} As {@link read}. */
-  getBigInt64(gpa: number): bigint {
-    return this.#load(gpa, 8).getBigInt64(0, true);
-  }
-
-  /** 4 bytes, IEEE 754, little-endian. @throws {TypevisorError} As {@link read}. */
-  getFloat32(gpa: number): number {
-    return this.#load(gpa, 4).getFloat32(0, true);
-  }
-
-  /** 8 bytes, IEEE 754, little-endian. @throws {TypevisorError} As {@link read}. */
-  getFloat64(gpa: number): number {
-    return this.#load(gpa, 8).getFloat64(0, true);
-  }
-
-  /** 1 byte, unsigned. @throws {TypevisorError} As {@link write}; `ERR_OUT_OF_RANGE` for a value that does not fit. */
-  setUint8(gpa: number, value: number): void {
-    this.#scratch.setUint8(0, integer(value, 'value', 0, 0xff));
-    this.#store(gpa, 1);
-  }
-
-  /** 2 bytes, unsigned, little-endian. @throws {TypevisorError} As {@link setUint8}. */
-  setUint16(gpa: number, value: number): void {
-    this.#scratch.setUint16(0, integer(value, 'value', 0, 0xffff), true);
-    this.#store(gpa, 2);
-  }
-
-  /** 4 bytes, unsigned, little-endian. @throws {TypevisorError} As {@link setUint8}. */
-  setUint32(gpa: number, value: number): void {
-    this.#scratch.setUint32(0, integer(value, 'value', 0, 0xffff_ffff), true);
-    this.#store(gpa, 4);
-  }
-
-  /** 8 bytes, unsigned, little-endian. @throws {TypevisorError} As {@link setUint8}. */
-  setBigUint64(gpa: number, value: bigint): void {
-    this.#scratch.setBigUint64(0, uint64(value, 'value'), true);
-    this.#store(gpa, 8);
-  }
-
-  /** 1 byte, signed. @throws {TypevisorError} As {@link setUint8}. */
-  setInt8(gpa: number, value: number): void {
-    this.#scratch.setInt8(0, integer(value, 'value', -0x80, 0x7f));
-    this.#store(gpa, 1);
-  }
-
-  /** 2 bytes, signed, little-endian. @throws {TypevisorError} As {@link setUint8}. */
-  setInt16(gpa: number, value: number): void {
-    this.#scratch.setInt16(0, integer(value, 'value', -0x8000, 0x7fff), true);
-    this.#store(gpa, 2);
-  }
-
-  /** 4 bytes, signed, little-endian. @throws {TypevisorError} As {@link setUint8}. */
-  setInt32(gpa: number, value: number): void {
-    this.#scratch.setInt32(0, integer(value, 'value', -0x8000_0000, 0x7fff_ffff), true);
-    this.#store(gpa, 4);
-  }
-
-  /** 8 bytes, signed, little-endian. @throws {TypevisorError} As {@link setUint8}. */
-  setBigInt64(gpa: number, value: bigint): void {
-    this.#scratch.setBigInt64(0, int64(value, 'value'), true);
-    this.#store(gpa, 8);
-  }
-
-  /** 4 bytes, IEEE 754, little-endian; rounded to what fits. @throws {TypevisorError} As {@link write}. */
-  setFloat32(gpa: number, value: number): void {
-    this.#scratch.setFloat32(0, float(value, 'value'), true);
-    this.#store(gpa, 4);
-  }
-
-  /** 8 bytes, IEEE 754, little-endian. @throws {TypevisorError} As {@link write}. */
-  setFloat64(gpa: number, value: number): void {
-    this.#scratch.setFloat64(0, float(value, 'value'), true);
-    this.#store(gpa, 8);
-  }
-
-  #load(gpa: number, size: number): DataView {
-    this.readInto(gpa, new Uint8Array(this.#scratch.buffer, 0, size));
-    return this.#scratch;
-  }
-
-  #store(gpa: number, size: number): void {
-    this.write(gpa, new Uint8Array(this.#scratch.buffer, 0, size));
-  }
-
-  #handle(native: NativeSlot): MemorySlot {
-    const info = native.info();
-    const known = this.#known(info);
-    if (known !== undefined) return known;
-    const { slot, serial } = info;
-    const handle = slotFrom(native, this.#vm, () => {
-      if (this.#handles.get(slot)?.serial === serial) this.#handles.delete(slot);
-    });
-    this.#handles.set(slot, { serial, handle });
-    return handle;
-  }
-
-  /** Numbers are used again, also by the core for slots of its own; serials are not. */
-  #known({ slot, serial }: NativeSlotInfo): MemorySlot | undefined {
-    const known = this.#handles.get(slot);
-    return known?.serial === serial ? known.handle : undefined;
-  }
-}
-
-function allocate(size: number): Uint8Array {
-  try {
-    return new Uint8Array(size);
-  } catch (cause) {
-    throw new TypevisorError('ERR_OUT_OF_RANGE', `no array can hold ${size} bytes: read less at once`, { cause });
-  }
-}
-
-function int64(value: unknown, name: string): bigint {
-  if (typeof value !== 'bigint') throw invalid(name, 'a bigint', value);
-  if (BigInt.asIntN(64, value) === value) return value;
-  throw new TypevisorError('ERR_OUT_OF_RANGE', `${name} must be from -(2n ** 63n) to 2n ** 63n - 1n; got ${value}n`);
-}
-
-function float(value: unknown, name: string): number {
-  if (typeof value !== 'number') throw invalid(name, 'a number', value);
-  return value;
 }

@@ -100,9 +100,12 @@ export interface NativeRegisters {
 
 export interface NativeSlotInfo {
   slot: number;
+  addressSpace: number;
   gpa: number;
   size: number;
   readonly: boolean;
+  backing: string;
+  dirtyLog: boolean;
   ioctl: string;
   /** Never used twice in a VM, as the slot's number is. */
   serial: number;
@@ -116,9 +119,9 @@ export interface Binding {
   errorCodes(): string[];
   /** What works on this machine, and why not. Never fails. */
   doctor(path: string | null): NativeDoctorReport;
-  /** `deliver` is called on this thread with the number under which somebody waits: exits of runs, and wake-ups. */
+  /** `deliver` is called on this thread with the number under which somebody waits: exits, jobs done, and wake-ups. */
   attach(
-    deliver: (id: number, payload: Failure | NativeExit | null, claim: number) => void,
+    deliver: (id: number, payload: Failure | NativeExit | NativeSlot[] | null, claim: number) => void,
   ): Failure | NativeEnvironment;
 }
 
@@ -143,12 +146,7 @@ export interface VmOptions {
 
 export interface NativeVm {
   capabilities(): NativeCapability[];
-  map(options: NativeMapOptions): Failure | NativeSlot;
-  slots(): Failure | NativeSlotInfo[];
-  slotAt(gpa: number): Failure | NativeSlot | null;
-  read(gpa: number, target: Uint8Array): Failure | null;
-  write(gpa: number, bytes: Uint8Array): Failure | null;
-  fill(gpa: number, size: number, byte: number): Failure | null;
+  memory(): NativeMemory;
   loadFirmware(image: Uint8Array): Failure | NativeFirmware;
   createVcpu(options: NativeVcpuOptions, mail: Uint32Array): Failure | NativeVcpu;
   setUnclaimed(options: NativeUnclaimed): Failure | null;
@@ -159,12 +157,58 @@ export interface NativeVm {
   closeAsync(): Promise<null>;
 }
 
+export interface NativeMemory {
+  map(options: NativeMapOptions): Failure | NativeSlot;
+  /** All of it or nothing. Gives the slots of its maps, in order. */
+  change(changes: NativeChange[]): Failure | NativeSlot[];
+  slots(): Failure | NativeSlotInfo[];
+  slotAt(gpa: number): Failure | NativeSlot | null;
+  read(gpa: number, target: Uint8Array): Failure | null;
+  write(gpa: number, bytes: Uint8Array): Failure | null;
+  fill(gpa: number, size: number, byte: number): Failure | null;
+  /** Where the bytes of `pattern` begin, the first `limit` of these places. */
+  search(gpa: number, size: number, pattern: Uint8Array, limit: number): Failure | number[];
+  /** The same memory through another address space. */
+  addressSpace(id: number): Failure | NativeMemory;
+  /** Does it on the VM's control thread; the slots it made, or `null`, or why it failed is delivered under `id`. */
+  start(id: number, job: NativeJob): Failure | null;
+}
+
 export interface NativeMapOptions {
   gpa: number;
   size: number;
   readonly: boolean;
   slot: number | null;
+  addressSpace: number | null;
+  transparentHugePages: boolean;
+  backing: NativeBacking;
 }
+
+export type NativeBacking =
+  | { kind: 'anonymous' }
+  | { kind: 'memfd' }
+  | { kind: 'guest-memfd' }
+  | { kind: 'hugetlb'; pageSize: number }
+  | { kind: 'path'; path: string; offset: number; shared: boolean }
+  | { kind: 'fd'; fd: number; offset: number; shared: boolean }
+  | { kind: 'buffer'; bytes: Uint8Array }
+  | { kind: 'share'; slot: NativeSlot; offset: number };
+
+export type NativeChange =
+  | { kind: 'map'; options: NativeMapOptions }
+  | { kind: 'unmap'; slot: NativeSlot }
+  | { kind: 'move'; slot: NativeSlot; gpa: number }
+  | { kind: 'set-readonly'; slot: NativeSlot; readonly: boolean };
+
+/** `target` is filled while the job lasts: nobody else may have it until then. */
+export type NativeJob =
+  | { kind: 'map'; options: NativeMapOptions }
+  | { kind: 'unmap'; slot: NativeSlot }
+  | { kind: 'move'; slot: NativeSlot; gpa: number }
+  | { kind: 'change'; changes: NativeChange[] }
+  | { kind: 'read'; gpa: number; target: Uint8Array }
+  | { kind: 'write'; gpa: number; bytes: Uint8Array }
+  | { kind: 'fill'; gpa: number; size: number; byte: number };
 
 export interface NativeFirmware {
   rom: NativeRange;
@@ -183,6 +227,8 @@ export interface NativeUnclaimed {
 export interface NativeSlot {
   info(): NativeSlotInfo;
   move(gpa: number): Failure | null;
+  setReadonly(readonly: boolean): Failure | null;
+  setDirtyLog(on: boolean): Failure | null;
   unmap(): Failure | null;
 }
 

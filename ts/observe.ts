@@ -25,7 +25,10 @@ export interface ExitMessage {
 export interface IoctlMessage {
   readonly vm: number;
   readonly ioctl: string;
-  /** What was asked for, in bytes where it is an address or a size. A slot of size 0 was removed. */
+  /**
+   * What was asked for, in bytes where it is an address or a size. A slot of size 0 was removed. `addressSpace` is there
+   * where it is not 0, `dirtyLog` where it is on.
+   */
   readonly arguments: Readonly<Record<string, number | boolean>>;
 }
 

@@ -1,17 +1,61 @@
 /** One memory slot of a VM, as a handle: what it says is asked of the addon, which owns it. */
 
-import { bytes } from './check.ts';
+import { boolean, bytes, invalid } from './check.ts';
 import { call, TypevisorError } from './errors.ts';
 import { guard, KEY } from './handle.ts';
-import type { NativeSlot, NativeSlotInfo } from './native.ts';
+import type { Failure, NativeSlot, NativeSlotInfo } from './native.ts';
 import { hex, ioctlsAreWatched, printable, tellIoctl } from './observe.ts';
 
-/** Wraps what the addon gave to VM number `vm`; `forget` is told when the slot is gone. For memory.ts alone. */
-export let slotFrom: (native: NativeSlot, vm: number, forget: () => void) => MemorySlot;
+/** What stands behind a slot, by name. */
+export type BackingName = 'anonymous' | 'memfd' | 'hugetlb' | 'file' | 'buffer' | 'guest-memfd';
+
+/** What the facade's own files share of a slot. */
+export interface SlotParts {
+  readonly native: NativeSlot;
+  /** The number of its VM. */
+  readonly vm: number;
+  /** Its bytes, where they are a SharedArrayBuffer's. */
+  bytes: Uint8Array | undefined;
+  /** Told when the slot is gone. */
+  readonly forget: () => void;
+  gone: boolean;
+}
+
+/** For slots.ts alone. */
+export let slotFrom: (parts: SlotParts) => MemorySlot;
+/** What is behind a handle that came as the argument `name`; for the facade's own files alone. */
+export let slotParts: (slot: unknown, name: string) => SlotParts;
+
+/** What there is to tell of a slot. */
+type Told = Omit<NativeSlotInfo, 'serial' | 'backing'>;
 
 /** Tells those who watch what KVM was asked to make of a slot; of size 0, it was removed. */
-export function tellSlot(vm: number, { ioctl, slot, gpa, size, readonly }: Omit<NativeSlotInfo, 'serial'>): void {
-  tellIoctl(vm, ioctl, { slot, gpa, size, readonly });
+export function tellSlot(vm: number, { ioctl, slot, gpa, size, readonly, addressSpace, dirtyLog }: Told): void {
+  const rest = { ...(addressSpace === 0 ? {} : { addressSpace }), ...(dirtyLog ? { dirtyLog } : {}) };
+  tellIoctl(vm, ioctl, { slot, gpa, size, readonly, ...rest });
+}
+
+/**
+ * The same of a change, `before` being there unless it was added. What is as it was, KVM was not asked for; a slot that
+ * becomes read-only, or writable, was removed and added again.
+ */
+export function tellSlotChange(vm: number, before: Told | undefined, after: Told): void {
+  if (before !== undefined && TOLD.every(field => before[field] === after[field])) return;
+  if (before !== undefined && before.readonly !== after.readonly) tellSlot(vm, { ...before, size: 0 });
+  tellSlot(vm, after);
+}
+
+const TOLD = ['gpa', 'readonly', 'dirtyLog'] as const;
+
+/** The slot is unmapped: its handle knows, and so does whoever found it by its number. */
+export function endSlot(parts: SlotParts): void {
+  parts.gone = true;
+  parts.forget();
+}
+
+/** Runs an unmapping. What its VM has taken with it, or somebody else unmapped, is as good as unmapped. */
+export function unlessGone(error: unknown): void {
+  if (!(error instanceof TypevisorError) || error.code !== 'ERR_CLOSED') throw error;
 }
 
 /**
@@ -19,23 +63,30 @@ export function tellSlot(vm: number, { ioctl, slot, gpa, size, readonly }: Omit<
  * says of itself (`slot`, `gpa`, `size`, …) is then what was so last.
  */
 export class MemorySlot implements Disposable {
-  readonly #native: NativeSlot;
-  readonly #vm: number;
-  readonly #forget: () => void;
-  #gone = false;
+  readonly #parts: SlotParts;
 
-  private constructor(key: symbol, native: NativeSlot, vm: number, forget: () => void) {
+  private constructor(key: symbol, parts: SlotParts) {
     guard(this, key, 'vm.memory.map()');
-    this.#native = native;
-    this.#vm = vm;
-    this.#forget = forget;
+    this.#parts = parts;
   }
 
   static {
-    slotFrom = (native, vm, forget) => new MemorySlot(KEY, native, vm, forget);
+    slotFrom = parts => new MemorySlot(KEY, parts);
+    slotParts = (slot, name) => {
+      if (typeof slot !== 'object' || slot === null || !(#parts in slot)) throw invalid(name, 'a MemorySlot', slot);
+      return slot.#parts;
+    };
     printable(this, self => {
-      const { slot, gpa, size, readonly } = self.#info();
-      return { slot, gpa: hex(gpa), size, readonly: readonly || undefined, unmapped: self.#gone || undefined };
+      const { slot, gpa, size, readonly, backing, addressSpace } = self.#info();
+      return {
+        slot,
+        gpa: hex(gpa),
+        size,
+        backing,
+        readonly: readonly || undefined,
+        addressSpace: addressSpace === 0 ? undefined : addressSpace,
+        unmapped: self.#parts.gone || undefined,
+      };
     });
   }
 
@@ -59,40 +110,100 @@ export class MemorySlot implements Disposable {
     return this.#info().readonly;
   }
 
+  /** What stands behind it; for a share, what stands behind the slot that is shared. */
+  get backing(): BackingName {
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- a test holds the core's names against the type
+    return this.#info().backing as BackingName;
+  }
+
+  /** The address space it appears in: 0, or 1 for system management mode. */
+  get addressSpace(): number {
+    return this.#info().addressSpace;
+  }
+
+  /** Whether KVM writes down which pages the guest has written to. */
+  get dirtyLog(): boolean {
+    return this.#info().dirtyLog;
+  }
+
   /** The ioctl KVM was given: `KVM_SET_USER_MEMORY_REGION2` where there is one (Linux 6.8), else the older one. */
   get ioctl(): string {
     return this.#info().ioctl;
   }
 
   /**
+   * The memory itself, where it is a `SharedArrayBuffer`'s: a fresh array over the very bytes that the guest sees. They are
+   * the program's, and stay when the slot is gone.
+   *
+   * @throws {TypevisorError} `ERR_INVALID_ARGUMENT` for any other backing: use `vm.memory.read` and `write`.
+   * @example
+   * using vm = Vm.create();
+   * const buffer = new SharedArrayBuffer(64 * KiB, { maxByteLength: 64 * KiB });
+   * const slot = vm.memory.map({ gpa: 0, size: 64 * KiB, backing: { buffer } });
+   * vm.memory.setUint8(0x1000, 42);
+   * console.log(slot.view()[0x1000], slot.view().buffer === buffer); // 42 true
+   */
+  view(): Uint8Array {
+    const { bytes: own } = this.#parts;
+    if (own !== undefined) return new Uint8Array(own.buffer, own.byteOffset, own.length);
+    throw new TypevisorError(
+      'ERR_INVALID_ARGUMENT',
+      `only the memory of a SharedArrayBuffer can be viewed, and this slot's is '${this.backing}': use vm.memory.read`,
+    );
+  }
+
+  /**
    * Moves the slot to another guest physical address; its content stays. One ioctl: vCPUs may be running.
    *
    * @param gpa - The new first address in bytes, a multiple of 4 KiB.
-   * @throws {TypevisorError} `ERR_UNALIGNED`, `ERR_OUT_OF_RANGE`, `ERR_SLOT_OVERLAP`, `ERR_CLOSED`.
+   * @throws {TypevisorError} `ERR_UNALIGNED`, `ERR_OUT_OF_RANGE`, `ERR_SLOT_OVERLAP`, `ERR_POISONED`, `ERR_CLOSED`.
    */
   move(gpa: number): void {
-    const native = this.#native;
+    const { native } = this.#parts;
     const to = bytes(gpa, 'gpa');
-    call(() => native.move(to));
-    if (ioctlsAreWatched()) tellSlot(this.#vm, this.#info());
+    this.#change(() => native.move(to));
+  }
+
+  /**
+   * Makes ROM of RAM, or RAM of ROM: content, place and number stay. KVM has to remove the slot and add it again, so vCPUs
+   * are held out meanwhile: none of them sees the hole.
+   *
+   * @throws {TypevisorError} `ERR_CAPABILITY_MISSING` for `true` where `readonly-mem` is absent, `ERR_INVALID_ARGUMENT` on
+   *   guest_memfd, `ERR_IOCTL` where KVM refuses (the slot is as it was), `ERR_POISONED`, `ERR_CLOSED`.
+   */
+  setReadonly(readonly: boolean): void {
+    const { native } = this.#parts;
+    const wanted = boolean(readonly, 'readonly');
+    this.#change(() => native.setReadonly(wanted));
+  }
+
+  /**
+   * Has KVM write down which pages the guest writes to, or stops that. One ioctl: vCPUs may be running. Huge pages of the
+   * slot are mapped as small ones meanwhile.
+   *
+   * @throws {TypevisorError} `ERR_INVALID_ARGUMENT` on guest_memfd, `ERR_IOCTL`, `ERR_POISONED`, `ERR_CLOSED`.
+   */
+  setDirtyLog(on: boolean): void {
+    const { native } = this.#parts;
+    const wanted = boolean(on, 'on');
+    this.#change(() => native.setDirtyLog(wanted));
   }
 
   /**
    * Takes the memory away from the guest and gives it back to the host. Twice is harmless, as is after its VM.
    *
-   * @throws {TypevisorError} `ERR_IOCTL` where KVM refuses.
+   * @throws {TypevisorError} `ERR_IOCTL` where KVM refuses, `ERR_POISONED`.
    */
   unmap(): void {
-    const native = this.#native;
-    if (this.#gone) return;
+    const { native, vm, gone } = this.#parts;
+    if (gone) return;
     try {
       call(() => native.unmap());
-      if (ioctlsAreWatched()) tellSlot(this.#vm, { ...this.#info(), size: 0 });
+      if (ioctlsAreWatched()) tellSlot(vm, { ...this.#info(), size: 0 });
     } catch (error) {
-      if (!(error instanceof TypevisorError) || error.code !== 'ERR_CLOSED') throw error; // closed: it is gone already
+      unlessGone(error);
     }
-    this.#gone = true;
-    this.#forget();
+    endSlot(this.#parts);
   }
 
   /** The same as {@link unmap}. */
@@ -100,8 +211,14 @@ export class MemorySlot implements Disposable {
     this.unmap();
   }
 
+  #change(make: () => Failure | null): void {
+    const before = ioctlsAreWatched() ? this.#info() : undefined;
+    call(make);
+    if (before !== undefined) tellSlotChange(this.#parts.vm, before, this.#info());
+  }
+
   #info(): NativeSlotInfo {
-    const native = this.#native;
+    const { native } = this.#parts;
     return call(() => native.info());
   }
 }

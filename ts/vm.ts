@@ -92,7 +92,10 @@ export class Vm implements Disposable, AsyncDisposable {
     this.#native = native;
     this.#capabilities = capabilitiesFrom(call(() => native.capabilities()));
     this.#life = new Life();
-    this.#memory = memoryFrom(native, this.#life.id);
+    this.#memory = memoryFrom(
+      call(() => native.memory()),
+      this.#life,
+    );
     this.#door = busFrom(native);
   }
 
@@ -188,7 +191,7 @@ export class Vm implements Disposable, AsyncDisposable {
   /**
    * Stops every vCPU (pending runs reject with `ERR_CLOSED`), joins their threads, takes the memory away and hands on
    * what is left in the consoles. Synchronous and bounded: about a millisecond for a small VM, 1.5 s for one with 32,000
-   * slots. Twice is harmless.
+   * slots; and as long as the one of `memory.promises` takes that is under way. Twice is harmless.
    */
   close(): void {
     const native = this.#native;
@@ -198,7 +201,7 @@ export class Vm implements Disposable, AsyncDisposable {
   }
 
   /**
-   * Lets Node end while runs of this VM are pending: like an unreferenced timer, it then keeps nothing alive. Programs
+   * Lets Node end while runs or jobs of this VM are pending: like an unreferenced timer, it then keeps nothing alive. Programs
    * that have nothing else to do end, and with them the VM. {@link ref} takes it back. Twice is harmless.
    *
    * @returns The VM itself.
@@ -211,7 +214,10 @@ export class Vm implements Disposable, AsyncDisposable {
     return this;
   }
 
-  /** Takes {@link unref} back: Node stays alive while a run, `serve` or `settle` of this VM is pending, the default. */
+  /**
+   * Takes {@link unref} back: Node stays alive while a run, `serve`, `settle` or one of `memory.promises` of this VM is
+   * pending, the default.
+   */
   ref(): this {
     this.#life.liveness.reference(true);
     return this;

@@ -1,6 +1,6 @@
 /** Everything that is wrong to ask for, and the code that says so: for a test, and for a program that looks for leaks. */
 
-import { type ErrorCode, Kvm, KiB, MiB, TypevisorError, Vm } from '../../ts/index.ts';
+import { type ErrorCode, Kvm, KiB, type MemorySlot, MiB, TypevisorError, Vm } from '../../ts/index.ts';
 import { wrong } from './throws.ts';
 
 /** What, the code, and how. Each is given a VM with 64 KiB from 0 on and one vCPU, and leaves it as it is. */
@@ -11,6 +11,35 @@ const NO_FILE = '/no/such/folder/bios.bin';
 
 /** A register of the machine at hand. */
 const REGISTER = process.arch === 'arm64' ? 'x0' : 'rax';
+
+/** Where there is nothing yet. */
+const PLACE = { gpa: 1 * MiB, size: 4 * KiB };
+
+/** Backings that cannot be. */
+const BAD_BACKINGS: readonly (readonly [string, ErrorCode, (vm: Vm) => unknown])[] = [
+  ['a backing that there is not', 'ERR_INVALID_ARGUMENT', () => 'disk'],
+  ['a backing as a number', 'ERR_INVALID_ARGUMENT', () => 1],
+  ['a backing as null', 'ERR_INVALID_ARGUMENT', () => null],
+  ['a backing without content', 'ERR_INVALID_ARGUMENT', () => ({})],
+  ['a backing as an array', 'ERR_INVALID_ARGUMENT', () => ['memfd']],
+  ['two backings at once', 'ERR_INVALID_ARGUMENT', vm => ({ file: '/dev/null', share: first(vm) })],
+  ['huge pages of no size', 'ERR_INVALID_ARGUMENT', () => ({ hugetlb: 0 })],
+  ['huge pages of half a byte', 'ERR_OUT_OF_RANGE', () => ({ hugetlb: 0.5 })],
+  ['a file that is not there', 'ERR_IO', () => ({ file: NO_FILE })],
+  ['a file that is none', 'ERR_INVALID_ARGUMENT', () => ({ file: '/dev/zero' })],
+  ['a file that is an object', 'ERR_INVALID_ARGUMENT', () => ({ file: {} })],
+  ['a file of the web', 'ERR_INVALID_ARGUMENT', () => ({ file: new URL('https://example.org/') })],
+  ['a descriptor of nothing', 'ERR_IO', () => ({ file: 2 ** 31 - 1 })],
+  ['a file in no mode', 'ERR_INVALID_ARGUMENT', () => ({ file: '/dev/zero', mode: 'public' })],
+  ['a file from before its start', 'ERR_OUT_OF_RANGE', () => ({ file: '/dev/zero', offset: -4096 })],
+  ['a buffer that is not shared', 'ERR_INVALID_ARGUMENT', () => ({ buffer: new ArrayBuffer(8 * KiB) })],
+  ['a buffer that is too short', 'ERR_INVALID_ARGUMENT', () => ({ buffer: new SharedArrayBuffer(4 * KiB) })],
+  ['a buffer of fixed length', 'ERR_UNALIGNED', () => ({ buffer: new SharedArrayBuffer(8 * KiB) })],
+  ['a share of nothing', 'ERR_INVALID_ARGUMENT', () => ({ share: {} })],
+  ['a share of a gone slot', 'ERR_CLOSED', ({ memory }) => ({ share: gone(memory) })],
+  ['a share off a page', 'ERR_UNALIGNED', vm => ({ share: first(vm), offset: 5 })],
+  ['a share past its slot', 'ERR_INVALID_ARGUMENT', vm => ({ share: first(vm), offset: 60 * KiB })],
+];
 
 /** The table. */
 export const BAD_INPUT: readonly BadInput[] = [
@@ -24,6 +53,61 @@ export const BAD_INPUT: readonly BadInput[] = [
     'null for an option',
     'ERR_INVALID_ARGUMENT',
     ({ memory }) => memory.map(wrong({ gpa: 1 * MiB, size: 4096, readonly: null })),
+  ],
+  ...BAD_BACKINGS.map(([what, code, backing]): BadInput => [
+    what,
+    code,
+    vm => vm.memory.map({ gpa: 1 * MiB, size: 8 * KiB, backing: wrong(backing(vm)) }),
+  ]),
+  ['an address space below all', 'ERR_OUT_OF_RANGE', ({ memory }) => memory.map({ ...PLACE, addressSpace: -1 })],
+  [
+    'an address space as a string',
+    'ERR_INVALID_ARGUMENT',
+    ({ memory }) => memory.map(wrong({ ...PLACE, addressSpace: '0' })),
+  ],
+  ['an address space past all', 'ERR_OUT_OF_RANGE', ({ memory }) => memory.addressSpace(0x1_0000)],
+  [
+    'huge pages as a number',
+    'ERR_INVALID_ARGUMENT',
+    ({ memory }) => memory.map(wrong({ ...PLACE, transparentHugePages: 1 })),
+  ],
+  ['a view of other memory', 'ERR_INVALID_ARGUMENT', vm => first(vm).view()],
+  ['read-only as a number', 'ERR_INVALID_ARGUMENT', vm => first(vm).setReadonly(wrong(1))],
+  ['a dirty log as nothing', 'ERR_INVALID_ARGUMENT', vm => first(vm).setDirtyLog(wrong(undefined))],
+  ['a move to a bigint', 'ERR_INVALID_ARGUMENT', vm => first(vm).move(wrong(0n))],
+  ['a change that is no function', 'ERR_INVALID_ARGUMENT', ({ memory }) => memory.change(wrong({}))],
+  [
+    'a change that is asynchronous',
+    'ERR_INVALID_ARGUMENT',
+    ({ memory }) => memory.change(wrong(async () => undefined)),
+  ],
+  ['a change of no slot', 'ERR_INVALID_ARGUMENT', ({ memory }) => memory.change(tx => tx.unmap(wrong({})))],
+  ['a change of a gone slot', 'ERR_CLOSED', ({ memory }) => memory.change(tx => tx.move(gone(memory), 0))],
+  [
+    'a change of another VM’s slot',
+    'ERR_INVALID_ARGUMENT',
+    ({ memory }) => {
+      using other = Vm.create();
+      const slot = other.memory.map(PLACE);
+      memory.change(tx => tx.setReadonly(slot, true));
+    },
+  ],
+  [
+    'a change that overlaps, after one that would do',
+    'ERR_SLOT_OVERLAP',
+    vm =>
+      vm.memory.change(tx => {
+        tx.move(first(vm), 1 * MiB);
+        tx.map({ gpa: 1 * MiB, size: 4 * KiB });
+      }),
+  ],
+  ['a search for nothing', 'ERR_INVALID_ARGUMENT', ({ memory }) => memory.search(0, 4 * KiB, new Uint8Array())],
+  ['a search for a string', 'ERR_INVALID_ARGUMENT', ({ memory }) => memory.search(0, 4 * KiB, wrong('abc'))],
+  ['a search past the memory', 'ERR_MEMORY_HOLE', ({ memory }) => memory.search(0, 1 * MiB, Uint8Array.of(1))],
+  [
+    'a search with no limit',
+    'ERR_OUT_OF_RANGE',
+    ({ memory }) => memory.search(0, 4 * KiB, Uint8Array.of(1), { limit: 0 }),
   ],
   ['a read past the memory', 'ERR_MEMORY_HOLE', ({ memory }) => memory.read(64 * KiB - 1, 2)],
   ['a write past the memory', 'ERR_MEMORY_HOLE', ({ memory }) => memory.write(64 * KiB - 1, new Uint8Array(2))],
@@ -65,6 +149,47 @@ export const BAD_INPUT: readonly BadInput[] = [
   ['an unknown capability to hide', 'ERR_INVALID_ARGUMENT', () => Kvm.open(wrong({ hide: ['no-such'] }))],
 ];
 
+/** The same of what gives promises: each rejects. */
+export const BAD_PROMISES: readonly (readonly [string, ErrorCode, (vm: Vm) => Promise<unknown>])[] = [
+  ...BAD_BACKINGS.map(
+    ([what, code, backing]) =>
+      [
+        what,
+        code,
+        (vm: Vm) => vm.memory.promises.map({ gpa: 1 * MiB, size: 8 * KiB, backing: wrong(backing(vm)) }),
+      ] as const,
+  ),
+  ['a map of nothing', 'ERR_INVALID_ARGUMENT', vm => vm.memory.promises.map(wrong(undefined))],
+  ['an overlap', 'ERR_SLOT_OVERLAP', vm => vm.memory.promises.map({ gpa: 0, size: 4 * KiB })],
+  ['an unmapping of nothing', 'ERR_INVALID_ARGUMENT', vm => vm.memory.promises.unmap(wrong(null))],
+  ['a move of nothing', 'ERR_INVALID_ARGUMENT', vm => vm.memory.promises.move(wrong('slot'), 0)],
+  ['a move to a bigint', 'ERR_INVALID_ARGUMENT', vm => vm.memory.promises.move(first(vm), wrong(0n))],
+  ['a move off a page', 'ERR_UNALIGNED', vm => vm.memory.promises.move(first(vm), 5)],
+  ['a change that is no function', 'ERR_INVALID_ARGUMENT', vm => vm.memory.promises.change(wrong(undefined))],
+  ['a change that is asynchronous', 'ERR_INVALID_ARGUMENT', vm => vm.memory.promises.change(wrong(async () => {}))],
+  ['a read past the memory', 'ERR_MEMORY_HOLE', vm => vm.memory.promises.read(0, 1 * MiB)],
+  ['a read of more than there can be', 'ERR_OUT_OF_RANGE', vm => vm.memory.promises.read(0, 2 ** 52)],
+  ['a write of a string', 'ERR_INVALID_ARGUMENT', vm => vm.memory.promises.write(0, wrong('abc'))],
+  ['a write past the memory', 'ERR_MEMORY_HOLE', vm => vm.memory.promises.write(64 * KiB, Uint8Array.of(1))],
+  ['a fill of more than a byte', 'ERR_OUT_OF_RANGE', vm => vm.memory.promises.fill(0, 1, 256)],
+  ['a closed VM', 'ERR_CLOSED', () => closedVm().memory.promises.map({ gpa: 0, size: 4 * KiB })],
+];
+
+/** The slot that is there. */
+function first({ memory }: Vm): MemorySlot {
+  return memory.slotAt(0) ?? failed();
+}
+
+function gone(memory: Vm['memory']): MemorySlot {
+  const slot = memory.map({ gpa: 2 * MiB, size: 4 * KiB });
+  slot.unmap();
+  return slot;
+}
+
+function failed(): never {
+  throw new Error('the VM has no slot');
+}
+
 function closedVm(): Vm {
   const vm = Vm.create();
   vm.close();
@@ -77,10 +202,10 @@ function closedKvm(): Kvm {
   return kvm;
 }
 
-/** The code that `act` fails with. */
-export function codeOf(act: () => unknown): string {
+/** The code that `act` fails with, at once or by what it promises. */
+export async function codeOf(act: () => unknown): Promise<string> {
   try {
-    act();
+    await act();
     return 'no error';
   } catch (error) {
     if (!(error instanceof TypevisorError)) throw error;

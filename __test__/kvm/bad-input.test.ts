@@ -27,6 +27,7 @@ for (const [what, code, act] of BAD_INPUT) {
 onKvm(
   `bad input: ${scaled(200)} times all of it later the process holds the same fds, threads and mappings`,
   async t => {
+    t.timeout(240_000);
     const { code, stdout, stderr } = await fixture('bad-input');
     t.is(code, 0, stderr);
     const { before, after }: Record<'before' | 'after', Held> = JSON.parse(stdout);
@@ -41,7 +42,16 @@ onKvm('bad input: a method that lost its object is a TypeError, and no error of 
   for (const [object, method] of [
     [vm.memory, 'map'],
     [vm.memory, 'read'],
+    [vm.memory, 'getUint8'],
+    [vm.memory, 'change'],
+    [vm.memory, 'search'],
+    [vm.memory, 'addressSpace'],
+    [vm.memory.promises, 'map'],
+    [vm.memory.promises, 'read'],
     [slot, 'unmap'],
+    [slot, 'view'],
+    [slot, 'setReadonly'],
+    [slot, 'setDirtyLog'],
     [vm, 'close'],
     [vm, 'createVcpu'],
     [vm.bus, 'unclaimed'],

@@ -17,6 +17,12 @@ test('@example: each runs', async t => {
 for (const [name, expected] of [
   ['hello', "out 0x3f8: 'H'\nout 0x3f8: 'i'\nhlt\n"],
   ['calculator', 'operand 6\noperand 7\nproduct 42\nhlt\nthe guest stored 42\n'],
+  [
+    'rom-to-ram',
+    'a write to ROM arrives here, and changes nothing: rom\ntwo slots: 32768 bytes of ROM, 32768 bytes of RAM\n' +
+      'the guest read 42\na write to RAM changes it: ram\n',
+  ],
+  ['shared-buffer', 'hlt\n12 * 12 = 144\n'],
   ['mmio-counter', 'set to 100\nread 100\nread 101\nread 102\nhlt\nthe guest stored 303\n'],
 ] as const) {
   test(`examples/${name}.ts: runs as a newcomer copies it`, async t => {

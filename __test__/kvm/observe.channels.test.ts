@@ -56,6 +56,56 @@ needs('readonly-mem').serial('observe: the channels tell of VMs, vCPUs, slots an
   ]);
 });
 
+needs('readonly-mem').serial(
+  'observe: the channels tell of every change of a slot that KVM was asked for, and no other',
+  async t => {
+    const ioctl = slotIoctl();
+    const seen = await heard(async () => {
+      using vm = Vm.create();
+      const { memory } = vm;
+      const slot = memory.map({ gpa: 0, size: 64 * KiB });
+      slot.setReadonly(true);
+      slot.setReadonly(true);
+      slot.move(0);
+      slot.setDirtyLog(true);
+      memory.change(tx => {
+        tx.setReadonly(slot, false);
+        tx.move(slot, 1024 * KiB);
+        tx.move(slot, 1024 * KiB);
+        tx.map({ gpa: 0, size: 4 * KiB });
+      });
+      t.throws(() => memory.change(tx => [0, 0].forEach(gpa => tx.map({ gpa, size: 4 * KiB }))));
+      const other = await memory.promises.map({ gpa: 64 * KiB, size: 4 * KiB, backing: { share: slot } });
+      await memory.promises.move(other, 128 * KiB);
+      await memory.promises.change(tx => tx.unmap(slot));
+      await memory.promises.unmap(other);
+    });
+    const size = 64 * KiB;
+    const first = { slot: 0, gpa: 0, size, readonly: false };
+    const moved = { ...first, gpa: 1024 * KiB, dirtyLog: true };
+    const [, second, third] = [0, 1, 2].map(slot => ({ slot, gpa: 0, size: 4 * KiB, readonly: false }));
+    const expected = [
+      first,
+      { ...first, size: 0 },
+      { ...first, readonly: true },
+      { ...first, readonly: true, dirtyLog: true },
+      { ...first, readonly: true, dirtyLog: true, size: 0 },
+      { ...first, dirtyLog: true },
+      moved,
+      second,
+      { ...third, gpa: 64 * KiB },
+      { ...third, gpa: 128 * KiB },
+      { ...moved, size: 0 },
+      { ...third, gpa: 128 * KiB, size: 0 },
+    ];
+    const [{ vm = 0 } = {}] = seen;
+    t.deepEqual(
+      seen.slice(2, -1),
+      expected.map(given => ({ vm, ioctl, arguments: given })),
+    );
+  },
+);
+
 needs('x86_64', 'readonly-mem').serial('observe: the channels tell of a firmware’s slots', async t => {
   const ioctl = slotIoctl();
   const seen = await heard(() => {

@@ -50,6 +50,10 @@ test('vm.close: twice is harmless, everything else is ERR_CLOSED afterwards', as
   throwsCode(t, 'ERR_CLOSED', () => vm.memory.write(0, Uint8Array.of(1)));
   throwsCode(t, 'ERR_CLOSED', () => vm.memory.fill(0, 1));
   throwsCode(t, 'ERR_CLOSED', () => vm.memory.getUint8(0));
+  throwsCode(t, 'ERR_CLOSED', () => vm.memory.search(0, 1, Uint8Array.of(1)));
+  throwsCode(t, 'ERR_CLOSED', () => vm.memory.change(tx => tx.map({ gpa: 0, size: 4 * KiB })));
+  throwsCode(t, 'ERR_CLOSED', () => slot.setReadonly(false));
+  throwsCode(t, 'ERR_CLOSED', () => slot.setDirtyLog(true));
   throwsCode(t, 'ERR_CLOSED', () =>
     vm.bus.port(
       0x402,

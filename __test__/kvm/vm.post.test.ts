@@ -7,7 +7,7 @@ test('vm: posting a handle to another thread throws instead of sending an empty 
   using kvm = Kvm.open();
   using vm = Vm.create({ kvm });
   const slot = vm.memory.map({ gpa: 0, size: 4096 });
-  for (const handle of [kvm, vm, vm.memory, vm.bus, vm.capabilities, slot, vm.createVcpu()]) {
+  for (const handle of [kvm, vm, vm.memory, vm.memory.promises, vm.bus, vm.capabilities, slot, vm.createVcpu()]) {
     t.throws(() => structuredClone(handle), { any: true, name: 'DataCloneError' }, handle.constructor.name);
   }
 });

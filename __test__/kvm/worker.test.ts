@@ -18,6 +18,7 @@ interface Report {
 /** What the worker is at, by the name the fixture has for it, and how it ends. */
 const WAYS: readonly (readonly [string, string, string])[] = [
   ['run', 'terminated while a run is pending', 'terminated'],
+  ['buffer', 'terminated while a guest runs on its SharedArrayBuffer', 'terminated'],
   ['runSync', 'terminated within runSync', 'terminated'],
   ['handler', 'terminated while a handler is at work', 'terminated'],
   ['throws', 'ended by an exception in a handler', 'from the handler'],

@@ -8,26 +8,33 @@ use std::{
 
 use napi::{
     Env, Status,
-    bindgen_prelude::{Either3, FnArgs, Function, Null},
+    bindgen_prelude::{Either4, FnArgs, Function, Null},
     threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode},
 };
 use napi_derive::napi;
-use typevisor::{Error, Vm, bus::Wakeup, vcpu::Outcome as RunOutcome};
+use typevisor::{Error, Vm, bus::Wakeup, memory::MemorySlot, vcpu::Outcome as RunOutcome};
 
 use crate::{
     convert::signed,
     exit::NativeExit,
     failure::{Failure, Outcome},
     host::{NativeKvm, OpenOptions, open_kvm},
+    memory::NativeSlot,
 };
 
-/// What is delivered: why it failed, an exit, or a mere wake-up.
-pub(crate) type Payload = Either3<Failure, NativeExit, Null>;
+/// What is delivered: why it failed, an exit, the slots that a job made, or a mere word.
+pub(crate) type Payload = Either4<Failure, NativeExit, Vec<NativeSlot>, Null>;
+
+/// What there may be to tell.
+pub(crate) enum Content {
+    Exit(typevisor::Exit),
+    Slots(Vec<MemorySlot>),
+}
 
 /// A message for whoever waits under `id`.
 pub(crate) struct Message {
     pub(crate) id: i64,
-    pub(crate) payload: Result<Option<typevisor::Exit>, Error>,
+    pub(crate) payload: Result<Option<Content>, Error>,
     /// Whose access the exit is, where the program claimed it; else 0.
     pub(crate) claim: i64,
     /// Where this is a mere wake-up: the queue posts no second one before this has arrived.
@@ -52,10 +59,10 @@ impl Mailbox {
     /// The outcome of a run, for whoever waits under `id`.
     pub(crate) fn post_outcome(&self, id: i64, outcome: typevisor::Result<RunOutcome>) {
         let (payload, claim) = match outcome {
-            Ok(RunOutcome::Exit(exit)) => (Ok(Some(exit)), 0),
+            Ok(RunOutcome::Exit(exit)) => (Ok(Some(Content::Exit(exit))), 0),
             Ok(RunOutcome::Claimed(claimed)) => {
                 let claim = signed(claimed.claim);
-                (Ok(Some(claimed.into())), claim)
+                (Ok(Some(Content::Exit(claimed.into()))), claim)
             }
             Ok(_) => (Ok(None), 0),
             Err(error) => (Err(error), 0),
@@ -88,7 +95,7 @@ impl NativeEnvironment {
 /// Begins the life of an environment; see ts/native.ts.
 #[napi(
     catch_unwind,
-    ts_args_type = "deliver: (id: number, payload: Failure | NativeExit | null, claim: number) => void",
+    ts_args_type = "deliver: (id: number, payload: Failure | NativeExit | NativeSlot[] | null, claim: number) => void",
     ts_return_type = "Failure | NativeEnvironment"
 )]
 pub fn attach(env: Env, deliver: Function<'_, FnArgs<(i64, Payload, i64)>, ()>) -> napi::Result<NativeEnvironment> {
@@ -107,14 +114,15 @@ pub fn attach(env: Env, deliver: Function<'_, FnArgs<(i64, Payload, i64)>, ()>) 
     Ok(NativeEnvironment { mailbox: Mailbox { deliver: Arc::new(deliver), vms } })
 }
 
-fn payload(result: Result<Option<typevisor::Exit>, Error>) -> Payload {
+fn payload(result: Result<Option<Content>, Error>) -> Payload {
     // Runs in a callback of napi's, where a panic would abort Node.
     let converted = catch_unwind(AssertUnwindSafe(|| match result {
-        Ok(Some(exit)) => Either3::B(exit.into()),
-        Ok(None) => Either3::C(Null),
-        Err(error) => Either3::A(error.into()),
+        Ok(Some(Content::Exit(exit))) => Either4::B(exit.into()),
+        Ok(Some(Content::Slots(slots))) => Either4::C(slots.into_iter().map(Into::into).collect()),
+        Ok(None) => Either4::D(Null),
+        Err(error) => Either4::A(error.into()),
     }));
-    converted.unwrap_or_else(|panic| Either3::A(Error::from_panic(&*panic).into()))
+    converted.unwrap_or_else(|panic| Either4::A(Error::from_panic(&*panic).into()))
 }
 
 fn close_all(vms: &Mutex<Vec<Weak<Vm>>>) {

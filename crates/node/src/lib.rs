@@ -6,7 +6,9 @@
 #![expect(unreachable_pub, reason = "napi exports what is `pub`, whatever module it stands in")]
 #![expect(clippy::needless_pass_by_value, reason = "napi hands arguments over by value")]
 
+mod backing;
 mod bus;
+mod change;
 mod closing;
 mod convert;
 mod environment;
@@ -15,6 +17,7 @@ mod failure;
 #[cfg(feature = "test-hooks")]
 mod hooks;
 mod host;
+mod job;
 mod memory;
 mod registers;
 mod vcpu;

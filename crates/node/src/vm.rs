@@ -1,25 +1,23 @@
 //! A VM: memory, bus, vCPUs.
-#![expect(unsafe_code, reason = "reading into an array of JavaScript's without a second copy")]
 
 use std::sync::Arc;
 
-use napi::bindgen_prelude::{AsyncTask, Either, Null, Uint8ArraySlice, Uint32Array};
+use napi::bindgen_prelude::{AsyncTask, Null, Uint32Array};
 use napi_derive::napi;
 use typevisor::{
-    Error, GpaRange, Kvm, Result, Vm,
+    Error, Kvm, Result, Vm,
     bus::Unclaimed,
-    memory::MapOptions,
     vcpu::{VcpuFeature, VcpuOptions},
 };
 
 use crate::{
     bus::{NativeClaim, NativeClaimOptions, claim},
     closing::{Close, Closing},
-    convert::{NativeRange, unsigned, unsigned_u32},
+    convert::{NativeRange, unsigned_u32},
     environment::Mailbox,
     failure::{Outcome, outcome},
     host::{NativeCapability, capabilities},
-    memory::{NativeSlot, NativeSlotInfo},
+    memory::NativeMemory,
     vcpu::NativeVcpu,
 };
 
@@ -27,15 +25,6 @@ use crate::{
 #[napi(object, object_to_js = false)]
 pub struct VmOptions {
     pub irqchip: bool,
-}
-
-/// `map`'s argument.
-#[napi(object, object_to_js = false, use_nullable = true)]
-pub struct NativeMapOptions {
-    pub gpa: i64,
-    pub size: i64,
-    pub readonly: bool,
-    pub slot: Option<i64>,
 }
 
 /// `createVcpu`'s argument.
@@ -79,39 +68,8 @@ impl NativeVm {
     }
 
     #[napi(catch_unwind)]
-    pub fn map(&self, options: NativeMapOptions) -> Outcome<NativeSlot> {
-        outcome(map_options(&options).and_then(|options| self.vm.memory().map(&options)).map(Into::into))
-    }
-
-    #[napi(catch_unwind)]
-    pub fn slots(&self) -> Outcome<Vec<NativeSlotInfo>> {
-        outcome(self.vm.memory().slots().map(|slots| slots.into_iter().map(Into::into).collect()))
-    }
-
-    #[napi(catch_unwind, ts_return_type = "Failure | NativeSlot | null")]
-    pub fn slot_at(&self, gpa: i64) -> Outcome<Either<NativeSlot, Null>> {
-        let slot = unsigned("gpa", gpa).and_then(|gpa| self.vm.memory().slot_at(gpa));
-        outcome(slot.map(|slot| slot.map_or(Either::B(Null), |slot| Either::A(slot.into()))))
-    }
-
-    #[napi(catch_unwind)]
-    pub fn read(&self, gpa: i64, mut target: Uint8ArraySlice<'_>) -> Outcome<Null> {
-        // SAFETY: JavaScript waits for this call, so its thread does not touch the bytes meanwhile, and the array cannot
-        // be detached or collected. Over a SharedArrayBuffer another thread may: it then sees, as from any unordered
-        // writes, old or new bytes.
-        let target = unsafe { target.as_mut() };
-        outcome(unsigned("gpa", gpa).and_then(|gpa| self.vm.memory().read(gpa, target)).map(|()| Null))
-    }
-
-    #[napi(catch_unwind)]
-    pub fn write(&self, gpa: i64, bytes: &[u8]) -> Outcome<Null> {
-        outcome(unsigned("gpa", gpa).and_then(|gpa| self.vm.memory().write(gpa, bytes)).map(|()| Null))
-    }
-
-    #[napi(catch_unwind)]
-    pub fn fill(&self, gpa: i64, size: i64, byte: u8) -> Outcome<Null> {
-        let range = unsigned("gpa", gpa).and_then(|gpa| Ok((gpa, unsigned("size", size)?)));
-        outcome(range.and_then(|(gpa, size)| self.vm.memory().fill(gpa, size, byte)).map(|()| Null))
+    pub fn memory(&self) -> NativeMemory {
+        NativeMemory::new(&self.vm, &self.mailbox)
     }
 
     #[napi(catch_unwind)]
@@ -175,10 +133,4 @@ fn vcpu_options(options: &NativeVcpuOptions) -> Result<VcpuOptions> {
         Some(None) => Err(unknown),
         features => Ok(VcpuOptions { id, features: features.flatten() }),
     }
-}
-
-fn map_options(options: &NativeMapOptions) -> Result<MapOptions> {
-    let range = GpaRange::pages(unsigned("gpa", options.gpa)?, unsigned("size", options.size)?)?;
-    let slot = options.slot.map(|slot| unsigned_u32("slot", slot)).transpose()?;
-    Ok(MapOptions { readonly: options.readonly, slot, ..MapOptions::new(range) })
 }

@@ -1,0 +1,169 @@
+/** Several changes of a VM's slots that are made together: what a program asks for, collected and checked for its types. */
+
+import { mapRequest, type MapOptions } from './backing.ts';
+import { boolean, bytes, invalid } from './check.ts';
+import { isThenable } from './device.ts';
+import { call, TypevisorError } from './errors.ts';
+import { guard, KEY } from './handle.ts';
+import type { NativeChange, NativeSlot, NativeSlotInfo } from './native.ts';
+import { ioctlsAreWatched, printable } from './observe.ts';
+import { endSlot, type MemorySlot, slotParts, type SlotParts, tellSlot, tellSlotChange } from './slot.ts';
+import type { SlotHandles } from './slots.ts';
+
+/** Makes the changes: called at once, with what it makes them by. It must not return a promise. */
+export type MakeChanges = (tx: MemoryChange) => void;
+
+/** One of the changes. */
+interface Step {
+  readonly change: NativeChange;
+  /** Of a slot that was there before. */
+  readonly parts?: SlotParts;
+  /** Of a map: the bytes that JavaScript has. */
+  readonly bytes?: Uint8Array | undefined;
+}
+
+/** Calls `make` and gives what it asked for, for the VM of that number. */
+export let collectChanges: (vm: number, make: MakeChanges) => CollectedChanges;
+
+/**
+ * What `vm.memory.change` collects. Nothing is done before the function that it is given to has returned, and nothing at
+ * all where that throws. It is of no use afterwards (`ERR_CLOSED`).
+ */
+export class MemoryChange {
+  readonly #vm: number;
+  readonly #steps: Step[] = [];
+  #over = false;
+
+  private constructor(key: symbol, vm: number) {
+    guard(this, key, 'vm.memory.change()');
+    this.#vm = vm;
+  }
+
+  static {
+    collectChanges = (vm, make) => {
+      if (typeof make !== 'function') throw invalid('change', 'a function', make);
+      const tx = new MemoryChange(KEY, vm);
+      try {
+        refusePromise(make(tx));
+      } finally {
+        tx.#over = true;
+      }
+      return new CollectedChanges(vm, tx.#steps);
+    };
+    printable(this, tx => ({ changes: tx.#steps.length, over: tx.#over || undefined }));
+  }
+
+  /**
+   * Maps, where room is after the removals and moves of the same change.
+   *
+   * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, `ERR_OUT_OF_RANGE`, `ERR_UNALIGNED`, `ERR_CLOSED`.
+   */
+  map(options: MapOptions): void {
+    this.#check();
+    const { request, bytes: own } = mapRequest(options);
+    this.#steps.push({ change: { kind: 'map', options: request }, bytes: own });
+  }
+
+  /**
+   * Unmaps a slot.
+   *
+   * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, also for the slot of another VM; `ERR_CLOSED`.
+   */
+  unmap(slot: MemorySlot): void {
+    const parts = this.#own(slot);
+    this.#steps.push({ change: { kind: 'unmap', slot: parts.native }, parts });
+  }
+
+  /**
+   * Moves a slot to another guest physical address.
+   *
+   * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, also for the slot of another VM; `ERR_OUT_OF_RANGE`, `ERR_CLOSED`.
+   */
+  move(slot: MemorySlot, gpa: number): void {
+    const parts = this.#own(slot);
+    this.#steps.push({ change: { kind: 'move', slot: parts.native, gpa: bytes(gpa, 'gpa') }, parts });
+  }
+
+  /**
+   * Makes ROM of RAM, or RAM of ROM.
+   *
+   * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, also for the slot of another VM; `ERR_CLOSED`.
+   */
+  setReadonly(slot: MemorySlot, readonly: boolean): void {
+    const parts = this.#own(slot);
+    const change = { kind: 'set-readonly', slot: parts.native, readonly: boolean(readonly, 'readonly') } as const;
+    this.#steps.push({ change, parts });
+  }
+
+  #own(slot: MemorySlot): SlotParts {
+    this.#check();
+    const parts = slotParts(slot, 'slot');
+    if (parts.vm === this.#vm) return parts;
+    throw new TypevisorError('ERR_INVALID_ARGUMENT', 'this slot is another VM’s: a change is of one VM');
+  }
+
+  #check(): void {
+    if (!this.#over) return;
+    throw new TypevisorError('ERR_CLOSED', 'this change is over: it was made when its function returned, or threw');
+  }
+}
+
+function refusePromise(given: unknown): void {
+  if (!isThenable(given)) return;
+  if (given instanceof Promise) given.catch(() => undefined); // its rejection is nobody's: the error says why
+  throw new TypevisorError(
+    'ERR_INVALID_ARGUMENT',
+    'the function given to change() returned a promise: it has to be synchronous. Nothing was changed',
+  );
+}
+
+/** Changes that are asked for, and not made yet. */
+export class CollectedChanges {
+  readonly #vm: number;
+  readonly #steps: readonly Step[];
+  /** The slots that they touch, as they are before: where somebody wants to hear of it. */
+  readonly #before: readonly (readonly [SlotParts, NativeSlotInfo])[];
+
+  constructor(vm: number, steps: readonly Step[]) {
+    this.#vm = vm;
+    this.#steps = steps;
+    const touched = ioctlsAreWatched() ? new Set(steps.flatMap(({ parts }) => parts ?? [])) : [];
+    this.#before = Array.from(touched, parts => [parts, infoOf(parts.native)] as const);
+  }
+
+  /** What the addon is asked for. */
+  get request(): NativeChange[] {
+    return this.#steps.map(({ change }) => change);
+  }
+
+  /** They were made: gives the handles of what was mapped, in order. */
+  made(natives: readonly NativeSlot[], handles: SlotHandles): readonly MemorySlot[] {
+    const maps = this.#steps.filter(({ change }) => change.kind === 'map');
+    const mapped = natives.map((slot, at) => ({ slot, info: infoOf(slot), bytes: maps[at]?.bytes }));
+    for (const { change, parts } of this.#steps) if (change.kind === 'unmap' && parts !== undefined) endSlot(parts);
+    if (ioctlsAreWatched()) this.#tell(mapped.map(({ info }) => info));
+    return Object.freeze(mapped.map(({ slot, info, bytes: own }) => handles.of(slot, info, own)));
+  }
+
+  /** Step by step, as the core makes them. */
+  #tell(mapped: NativeSlotInfo[]): void {
+    const slots = new Map(this.#before);
+    for (const { change, parts } of this.#steps) {
+      const before = parts === undefined ? undefined : slots.get(parts);
+      const after = before === undefined ? mapped.shift() : changed(before, change);
+      if (after === undefined) continue; // nobody watched when it was asked for
+      if (change.kind === 'unmap') tellSlot(this.#vm, { ...after, size: 0 });
+      else tellSlotChange(this.#vm, before, after);
+      if (parts !== undefined) slots.set(parts, after);
+    }
+  }
+}
+
+function changed(before: NativeSlotInfo, change: NativeChange): NativeSlotInfo {
+  if (change.kind === 'move') return { ...before, gpa: change.gpa };
+  return change.kind === 'set-readonly' ? { ...before, readonly: change.readonly } : before;
+}
+
+function infoOf(slot: NativeSlot): NativeSlotInfo {
+  return call(() => slot.info());
+}

@@ -1,0 +1,164 @@
+/** Work on guest memory that may take its time, off the JavaScript thread: on the VM's control thread. */
+
+import { mapRequest, type MapOptions } from './backing.ts';
+import { collectChanges, type MakeChanges } from './change.ts';
+import { allocate, byteArray, bytes, integer } from './check.ts';
+import { call, TypevisorError, unwrap } from './errors.ts';
+import { guard, KEY } from './handle.ts';
+import type { Life } from './life.ts';
+import { nextId, request } from './mailbox.ts';
+import type { NativeJob, NativeMemory, NativeSlot } from './native.ts';
+import { ioctlsAreWatched, printable } from './observe.ts';
+import { endSlot, type MemorySlot, slotParts, tellSlot, tellSlotChange, unlessGone } from './slot.ts';
+import type { SlotHandles } from './slots.ts';
+
+/** For memory.ts alone. */
+export let promisesFrom: (native: NativeMemory, life: Life, handles: SlotHandles) => MemoryPromises;
+
+/**
+ * `vm.memory.promises`: what `vm.memory` does, on a thread of the VM's own. Jobs are done one after the other, in the order
+ * asked for. While one is pending Node stays alive, unless `vm.unref()` said otherwise. When the VM is closed, which waits
+ * for the one under way, the others reject with `ERR_CLOSED`.
+ *
+ * @example
+ * using vm = Vm.create();
+ * const slot = await vm.memory.promises.map({ gpa: 0, size: 64 * KiB });
+ * await Promise.all([vm.memory.promises.fill(0, 64 * KiB, 0xff), vm.memory.promises.move(slot, 1 * MiB)]);
+ * console.log((await vm.memory.promises.read(1 * MiB, 1))[0]); // 255
+ */
+export class MemoryPromises {
+  readonly #native: NativeMemory;
+  readonly #life: Life;
+  readonly #handles: SlotHandles;
+
+  private constructor(key: symbol, native: NativeMemory, life: Life, handles: SlotHandles) {
+    guard(this, key, 'vm.memory.promises');
+    this.#native = native;
+    this.#life = life;
+    this.#handles = handles;
+  }
+
+  static {
+    promisesFrom = (native, life, handles) => new MemoryPromises(KEY, native, life, handles);
+    printable(this, self => ({ vm: self.#life.id }));
+  }
+
+  /**
+   * As `vm.memory.map`; a file is opened on that thread, too.
+   *
+   * @throws {TypevisorError} As {@link GuestMemory.map}.
+   */
+  map(range: MapOptions): Promise<MemorySlot> {
+    return this.#hold(async () => {
+      const { request: options, bytes: own } = mapRequest(range);
+      const [native] = await this.#made({ kind: 'map', options });
+      if (native === undefined) throw new TypevisorError('ERR_INTERNAL', 'a map without a slot; please report it');
+      const info = call(() => native.info());
+      if (ioctlsAreWatched()) tellSlot(this.#life.id, info);
+      return this.#handles.of(native, info, own);
+    });
+  }
+
+  /**
+   * As `slot.unmap`: of a slot that is gone, with its VM or before, it is harmless.
+   *
+   * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, `ERR_IOCTL`, `ERR_POISONED`.
+   */
+  unmap(slot: MemorySlot): Promise<void> {
+    return this.#hold(async () => {
+      const parts = slotParts(slot, 'slot');
+      if (parts.gone) return;
+      try {
+        await this.#do({ kind: 'unmap', slot: parts.native });
+        if (ioctlsAreWatched()) tellSlot(parts.vm, { ...call(() => parts.native.info()), size: 0 });
+      } catch (error) {
+        unlessGone(error);
+      }
+      endSlot(parts);
+    });
+  }
+
+  /**
+   * As `slot.move`.
+   *
+   * @throws {TypevisorError} As {@link MemorySlot.move}; `ERR_INVALID_ARGUMENT`.
+   */
+  move(slot: MemorySlot, gpa: number): Promise<void> {
+    return this.#hold(async () => {
+      const { native, vm } = slotParts(slot, 'slot');
+      const to = bytes(gpa, 'gpa');
+      const before = ioctlsAreWatched() ? call(() => native.info()) : undefined;
+      await this.#do({ kind: 'move', slot: native, gpa: to });
+      if (before !== undefined) tellSlotChange(vm, before, { ...before, gpa: to });
+    });
+  }
+
+  /**
+   * As `vm.memory.change`: `make` is called at once, and what it asked for is made on that thread.
+   *
+   * @throws {TypevisorError} As {@link GuestMemory.change}.
+   */
+  change(make: MakeChanges): Promise<readonly MemorySlot[]> {
+    return this.#hold(async () => {
+      const changes = collectChanges(this.#life.id, make);
+      return changes.made(await this.#made({ kind: 'change', changes: changes.request }), this.#handles);
+    });
+  }
+
+  /**
+   * As `vm.memory.read`.
+   *
+   * @throws {TypevisorError} As {@link GuestMemory.read}.
+   */
+  read(gpa: number, size: number): Promise<Uint8Array> {
+    return this.#hold(async () => {
+      const address = bytes(gpa, 'gpa');
+      const target = allocate(bytes(size, 'size'));
+      await this.#do({ kind: 'read', gpa: address, target });
+      return target;
+    });
+  }
+
+  /**
+   * As `vm.memory.write`, with the bytes that `source` has now.
+   *
+   * @throws {TypevisorError} As {@link GuestMemory.write}.
+   */
+  write(gpa: number, source: Uint8Array): Promise<void> {
+    return this.#hold(async () => {
+      const address = bytes(gpa, 'gpa');
+      const copy = allocate(byteArray(source, 'source').length);
+      copy.set(source);
+      await this.#do({ kind: 'write', gpa: address, bytes: copy });
+    });
+  }
+
+  /**
+   * As `vm.memory.fill`.
+   *
+   * @throws {TypevisorError} As {@link GuestMemory.fill}.
+   */
+  fill(gpa: number, size: number, byte = 0): Promise<void> {
+    return this.#hold(async () => {
+      const range = { gpa: bytes(gpa, 'gpa'), size: bytes(size, 'size') };
+      await this.#do({ kind: 'fill', ...range, byte: integer(byte, 'byte', 0, 0xff) });
+    });
+  }
+
+  #hold<T>(work: () => Promise<T>): Promise<T> {
+    return this.#life.hold(this, work);
+  }
+
+  /** A job that makes slots. */
+  async #made(job: NativeJob): Promise<NativeSlot[]> {
+    const made = await this.#do(job);
+    return Array.isArray(made) ? made : [];
+  }
+
+  async #do(job: NativeJob): Promise<unknown> {
+    const native = this.#native;
+    const id = nextId();
+    const { payload } = await request(id, () => call(() => native.start(id, job)), this.#life.liveness);
+    return unwrap(payload);
+  }
+}
