@@ -33,14 +33,12 @@ impl<T> Entry<T> {
     pub(super) const fn place(&self) -> Vacancy {
         Vacancy { number: self.number, range: self.range }
     }
-}
 
-impl<T: Clone> Entry<T> {
     /// The part of an access to `range`, which this slot overlaps, that it answers.
-    fn piece(&self, range: GpaRange) -> Piece<T> {
+    fn piece<U>(&self, range: GpaRange, pick: impl Fn(&T) -> U) -> Piece<U> {
         let start = self.range.gpa().max(range.gpa());
         let end = self.range.end().min(range.end());
-        Piece { value: self.value.clone(), offset: start - self.range.gpa(), size: end - start }
+        Piece { value: pick(&self.value), offset: start - self.range.gpa(), size: end - start }
     }
 }
 
@@ -153,16 +151,13 @@ impl<T> SlotMap<T> {
         self.by_gpa.len()
     }
 
-    /// Which slots answer an access to `range`, with their part each.
+    /// Which slots answer an access to `range`, with their part each, and what `pick` takes of them.
     ///
     /// # Errors
     /// [`Error::MemoryHole`] with the first address that no slot covers.
-    pub(super) fn pieces(&self, range: GpaRange) -> Result<Pieces<T>>
-    where
-        T: Clone,
-    {
+    pub(super) fn pieces<U>(&self, range: GpaRange, pick: impl Fn(&T) -> U) -> Result<Pieces<U>> {
         let hole = |gpa| Error::MemoryHole { gpa, range };
-        let first = self.at(range.gpa()).ok_or_else(|| hole(range.gpa()))?.piece(range);
+        let first = self.at(range.gpa()).ok_or_else(|| hole(range.gpa()))?.piece(range, &pick);
         let mut next = range.gpa() + first.size;
         let mut pieces = Pieces { first, rest: Vec::new() };
         if next == range.end() {
@@ -172,7 +167,7 @@ impl<T> SlotMap<T> {
             if next == range.end() || entry.range.gpa() != next {
                 break;
             }
-            let piece = entry.piece(range);
+            let piece = entry.piece(range, &pick);
             next += piece.size;
             pieces.rest.push(piece);
         }
@@ -313,7 +308,7 @@ mod tests {
     /// Byte by byte, the pieces are what the model says, or the error names the first byte it has no owner for.
     fn compare_access(map: &SlotMap<u8>, model: &Model, access: GpaRange) {
         let addresses = access.gpa()..access.end();
-        match map.pieces(access) {
+        match map.pieces(access, Clone::clone) {
             Ok(pieces) => {
                 let bytes = pieces.into_iter().flat_map(|piece| {
                     (piece.offset..piece.offset + piece.size).map(move |offset| (piece.value, offset))
@@ -376,6 +371,6 @@ mod tests {
         let mut map = SlotMap::new(LIMIT);
         let vacancy = map.vacancy(range(0, 8), None).unwrap();
         map.insert(vacancy, 'a');
-        assert_eq!(map.pieces(range(2, 3)).unwrap().rest.capacity(), 0);
+        assert_eq!(map.pieces(range(2, 3), Clone::clone).unwrap().rest.capacity(), 0);
     }
 }
