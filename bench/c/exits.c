@@ -4,20 +4,15 @@
 // exits CODE ENTRY COUNT_AT SLOT_SIZE [PORT]    the code in hexadecimal, the rest as numbers; with a port, KVM gathers the
 //                                               writes to it in its ring (coalesced port I/O), which is emptied at each exit
 //
-// It speaks bench/lib/child.mjs' protocol: says "ready", then answers each "run COUNT" with "ns NANOSECONDS-PER-WRITE".
-#include <errno.h>
+// One operation is one write.
+#include "child.h"
+
 #include <fcntl.h>
 #include <linux/kvm.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { CPUID_ENTRIES = 256, LINE = 64 };
+enum { CPUID_ENTRIES = 256 };
 
 struct machine {
   int kvm;
@@ -27,24 +22,8 @@ struct machine {
   struct kvm_coalesced_mmio_ring *ring; // or NULL
   uint8_t *memory;
   size_t count_at;
+  uint32_t sum;
 };
-
-static void fail(const char *what) {
-  printf("failed %s: %s\n", what, strerror(errno));
-  fflush(stdout);
-  exit(1);
-}
-
-static int must(int result, const char *what) {
-  if (result < 0) fail(what);
-  return result;
-}
-
-static void *map(size_t size, int flags, int fd) {
-  void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, 0);
-  if (at == MAP_FAILED) fail("mmap");
-  return at;
-}
 
 static void load(uint8_t *to, const char *hex) {
   unsigned byte;
@@ -98,48 +77,39 @@ static struct machine create(char **arguments) {
 }
 
 // Takes what KVM has gathered; gives how many writes that was.
-static uint32_t drain(const struct machine *m, uint32_t *sum) {
+static uint32_t drain(struct machine *m) {
   const uint32_t entries = (uint32_t)((sysconf(_SC_PAGESIZE) - sizeof *m->ring) / sizeof m->ring->coalesced_mmio[0]);
   const uint32_t last = __atomic_load_n(&m->ring->last, __ATOMIC_ACQUIRE);
   uint32_t first = m->ring->first, taken = 0;
-  for (; first != last; first = (first + 1) % entries, taken++) *sum += m->ring->coalesced_mmio[first].data[0];
+  for (; first != last; first = (first + 1) % entries, taken++) m->sum += m->ring->coalesced_mmio[first].data[0];
   __atomic_store_n(&m->ring->first, first, __ATOMIC_RELEASE);
   return taken;
 }
 
 // Runs the guest until it halts; gives how many bytes it wrote to ports. The sum keeps the byte's load alive.
-static uint32_t run(const struct machine *m, uint32_t *sum) {
+static uint32_t run(struct machine *m) {
   for (uint32_t writes = 0;; writes++) {
     if (ioctl(m->vcpu, KVM_RUN, 0) < 0) fail("KVM_RUN");
-    if (m->ring != NULL) writes += drain(m, sum);
+    if (m->ring != NULL) writes += drain(m);
     if (m->run->exit_reason == KVM_EXIT_HLT) return writes;
     if (m->run->exit_reason != KVM_EXIT_IO || m->run->io.direction != KVM_EXIT_IO_OUT) fail("unexpected exit");
-    *sum += *((const uint8_t *)m->run + m->run->io.data_offset);
+    m->sum += *((const uint8_t *)m->run + m->run->io.data_offset);
   }
 }
 
-static double now_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
+static double batch(void *state, uint32_t writes) {
+  struct machine *m = state;
+  memcpy(m->memory + m->count_at, &writes, sizeof writes);
+  const double start = now_ns();
+  const uint32_t seen = run(m);
+  const double end = now_ns();
+  if (seen != writes) fail("the guest wrote another number of times");
+  return end - start;
 }
 
 int main(int count, char **arguments) {
   if (count != 5 && count != 6) return 2;
-  const struct machine m = create(arguments);
-  puts("ready");
-  fflush(stdout);
-  uint32_t sum = 0;
-  char line[LINE];
-  while (fgets(line, sizeof line, stdin) != NULL) {
-    const uint32_t writes = (uint32_t)strtoul(line + strlen("run "), NULL, 10);
-    memcpy(m.memory + m.count_at, &writes, sizeof writes);
-    const double start = now_ns();
-    const uint32_t seen = run(&m, &sum);
-    const double end = now_ns();
-    if (seen != writes) fail("the guest wrote another number of times");
-    printf("ns %.3f\n", (end - start) / writes);
-    fflush(stdout);
-  }
-  return sum == UINT32_MAX;
+  struct machine m = create(arguments);
+  serve(batch, &m);
+  return m.sum == UINT32_MAX;
 }

@@ -1,22 +1,83 @@
-// The benchmarks: what each one measures, and how its two programs are started.
-import { join } from 'node:path';
-import { ROOT } from '../../scripts/lib/paths.mjs';
+// The benchmarks: what each one measures, and the two programs that are compared.
+import { HERE, MANY, OTHERS_AT, SIZE, STEP, THERE } from './layout.mjs';
 import { PORT, portWrites } from './guests.mjs';
 
-const exits = (how, more) => ({
-  reference: 'exits',
-  subject: ['bench/node/exits.mjs', how],
-  guest: portWrites,
-  processors: 1,
-  ...more,
-});
+const exits = (how, more, forReference = []) => {
+  const { code, entry, countAt, slotSize } = portWrites;
+  const guest = [Buffer.from(code).toString('hex'), ...[entry, countAt, slotSize].map(String)];
+  return {
+    reference: { c: 'exits', args: [...guest, ...forReference] },
+    subject: { node: 'exits', args: [how, ...guest] },
+    ...more,
+  };
+};
 
 /** The reference has KVM gather the writes as well. */
-const gathered = (how, more) => exits(how, { ...more, more: [String(PORT)] });
+const gathered = (how, more) => exits(how, more, [String(PORT)]);
 
 /**
- * By name: `{ what, reference, more, subject, guest, processors }`. `reference` is a program of bench/c, which gets `more`
- * arguments behind the guest's, `subject` a script with its arguments. With 2 `processors` the vCPU's thread has one and everything else in Node.js the other.
+ * Into how many pairs one of the slot benchmarks' is cut. A change of a slot waits for threads of the kernel, so that on a
+ * busy machine a batch of 30 ms always holds some interruption; most of 3 ms hold none.
+ */
+const CUT = 10;
+
+/** How the operations of the memory benchmarks are called in either language; the program is picked by `subjects`. */
+const OPERATIONS = {
+  map: 'a slot of 64 KiB mapped and unmapped, its memory included',
+  move: 'a slot moved',
+  flags: "a slot's dirty logging turned on or off",
+};
+
+/** The code under test in both languages. */
+const subjects = args => [
+  { suffix: 'rust', language: 'Rust', subject: { rust: true, args } },
+  { suffix: 'ts', language: 'TypeScript', subject: { node: 'memory', args } },
+];
+
+/** One operation on a slot of a VM with that many others, in C, from Rust and from TypeScript. */
+function slots(operation, others) {
+  const args = [operation, ...[others, OTHERS_AT, STEP, SIZE, HERE, THERE].map(String)];
+  const beside = others === 1 ? 'one other' : `${others.toLocaleString('en')} others`;
+  return subjects(args).map(({ suffix, language, subject }) => [
+    `slots-${operation}-${others}-${suffix}`,
+    {
+      what: `${OPERATIONS[operation]}, beside ${beside}, from ${language}`,
+      reference: { c: 'slots', args },
+      subject,
+      slots: others + 2,
+      cut: CUT,
+    },
+  ]);
+}
+
+/** 8 bytes of a VM with many slots, beside the same of a VM with one: the program is its own reference. */
+function reads() {
+  const [few, many] = [1, MANY].map(count => subjects(['read', ...[count, OTHERS_AT, STEP].map(String)]));
+  return many.map(({ suffix, language, subject }, index) => [
+    `read-word-${suffix}`,
+    {
+      what: `8 bytes read with ${MANY.toLocaleString('en')} slots, beside the same with one, from ${language}`,
+      reference: few[index].subject,
+      subject,
+      slots: MANY + 1,
+    },
+  ]);
+}
+
+/** 2 MiB out of the guest, beside memcpy. */
+function copies() {
+  const args = ['copy', String(2 << 20)];
+  const reference = { c: 'copy', args: args.slice(1) };
+  return subjects(args).map(({ suffix, language, subject }) => [
+    `read-2m-${suffix}`,
+    { what: `2 MiB read, beside memcpy, from ${language}`, reference, subject },
+  ]);
+}
+
+/**
+ * By name: `{ what, reference, subject, processors, slots, cut }`. `reference` and `subject` are programs, see programs.mjs. With
+ * 2 `processors` the vCPU's thread has one and everything else in Node.js the other. `slots` is how many the VM must have,
+ * `cut` into how many shorter pairs each is cut.
  */
 export const BENCHMARKS = {
   'exit-rust-device': exits('rust-device', {
@@ -52,16 +113,9 @@ export const BENCHMARKS = {
     what: 'a port write gathered by KVM and posted to a device in JavaScript, under run(), on a processor each',
     processors: 2,
   }),
+  ...Object.fromEntries([
+    ...Object.keys(OPERATIONS).flatMap(operation => [1, 512, MANY].flatMap(others => slots(operation, others))),
+    ...reads(),
+    ...copies(),
+  ]),
 };
-
-/** The command lines of both programs. */
-export function commands({ subject, guest, more: forReference = [] }, program) {
-  const { code, entry, countAt, slotSize } = guest;
-  const numbers = [entry, countAt, slotSize].map(String);
-  const args = [Buffer.from(code).toString('hex'), ...numbers];
-  const [script, ...more] = subject;
-  return {
-    reference: [program, ...args, ...forReference],
-    subject: [process.execPath, join(ROOT, script), ...more, ...args],
-  };
-}

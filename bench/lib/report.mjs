@@ -1,9 +1,9 @@
 // Results as people read them. Pure.
 
-/** One table; times in microseconds per operation. */
+/** One table; times per operation, in nanoseconds where one takes less than a microsecond, else in microseconds. */
 export function table(results) {
   const rows = Object.entries(results).map(([name, result]) => (result.available ? cells(name, result) : [name]));
-  const head = ['', 'C', 'Typevisor', 'ratio', 'C +', 'C / C', ''];
+  const head = ['', 'reference', 'Typevisor', 'ratio', 'added', 'A / A', ''];
   const widths = head.map((title, column) => Math.max(title.length, ...rows.map(row => row[column]?.length ?? 0)));
   const line = row => row.map((cell, column) => cell.padEnd(widths[column])).join('  ');
   return [
@@ -15,12 +15,13 @@ export function table(results) {
 }
 
 function cells(name, { referenceNs, subjectNs, ratio, extraNs, noise, withinNoise, exitsPerWrite }) {
+  const { unit, show } = referenceNs.median < 1000 ? NANOS : MICROS;
   return [
     name,
-    micros(referenceNs.median),
-    micros(subjectNs.median),
+    `${show(referenceNs.median)} ${unit}`,
+    `${show(subjectNs.median)} ${unit}`,
     range(ratio, value => value.toFixed(3)),
-    `${range(extraNs, value => (value / 1000).toFixed(2))} µs`,
+    `${range(extraNs, show)} ${unit}`,
     range(noise.ratio, value => value.toFixed(3)),
     [withinNoise ? 'within noise' : '', exitsIn(exitsPerWrite)].filter(Boolean).join(', '),
   ];
@@ -32,10 +33,9 @@ function exitsIn(exitsPerWrite) {
   return exitsPerWrite === 0 ? 'no exit' : `an exit in ${Math.round(1 / exitsPerWrite)} writes`;
 }
 
+const NANOS = { unit: 'ns', show: ns => ns.toFixed(1) };
+const MICROS = { unit: 'µs', show: ns => (ns / 1000).toFixed(2) };
+
 function range({ median, min, max }, show) {
   return `${show(median)} (${show(min)} to ${show(max)})`;
-}
-
-function micros(ns) {
-  return `${(ns / 1000).toFixed(2)} µs`;
 }

@@ -1,9 +1,9 @@
 // The code under test of the exit benchmarks: the guest's port writes, taken in one of several ways.
 //
 // exits.mjs HOW CODE ENTRY COUNT_AT SLOT_SIZE    HOW is a key of WAYS; the rest is as in bench/c/exits.c
-import { createInterface } from 'node:readline';
 import { Vm, latch } from '../../dist/index.js';
 import { PORT } from '../lib/guests.mjs';
+import { serve } from './child.mjs';
 
 /** No batch takes nearly as long, in the slowest lab. */
 const TIMEOUT_MS = 120_000;
@@ -60,23 +60,17 @@ vm.memory.map({ gpa: 0, size: slotSize });
 vm.memory.write(entry, Buffer.from(hex, 'hex'));
 const vcpu = vm.createVcpu();
 vcpu.boot({ mode: 'real', entry });
-const way = WAYS[how](vm);
-console.log('ready');
-await serve(way);
+const { run, count: total, exits } = WAYS[how](vm);
+await serve(async writes => {
+  seen = 0;
+  const exitsBefore = exits?.();
+  vm.memory.write(countAt, new Uint8Array(Uint32Array.of(writes).buffer));
+  const start = performance.now();
+  const exit = await run(vcpu);
+  const ms = performance.now() - start;
+  if (exit.kind !== 'hlt' || (total && total() !== writes))
+    throw new Error(`${exit.kind} exit after ${seen} of ${writes} writes`);
+  return { ms, extra: exits && (exits() - exitsBefore) / writes };
+});
 vm.close();
 if (Number.isNaN(sum)) process.exitCode = 1; // keeps the sum alive
-
-async function serve({ run, count: total, exits }) {
-  for await (const line of createInterface({ input: process.stdin })) {
-    const writes = Number(line.slice('run '.length));
-    seen = 0;
-    const exitsBefore = exits?.();
-    vm.memory.write(countAt, new Uint8Array(Uint32Array.of(writes).buffer));
-    const start = performance.now();
-    const exit = await run(vcpu);
-    const ns = (performance.now() - start) * 1e6;
-    const wrong = exit.kind !== 'hlt' || (total && total() !== writes);
-    const cost = exits === undefined ? '' : ` ${(exits() - exitsBefore) / writes}`;
-    console.log(wrong ? `failed ${exit.kind} exit after ${seen} of ${writes} writes` : `ns ${ns / writes}${cost}`);
-  }
-}

@@ -1,11 +1,16 @@
 // Benchmarks: from measured pairs to figures, and where things run.
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import test from 'node:test';
-import { BENCHMARKS, commands } from '../../bench/lib/list.mjs';
 import { PORT, portWrites } from '../../bench/lib/guests.mjs';
+import * as layout from '../../bench/lib/layout.mjs';
+import { BENCHMARKS } from '../../bench/lib/list.mjs';
 import { parseCpuList } from '../../bench/lib/processors.mjs';
 import { table } from '../../bench/lib/report.mjs';
 import { figures, median, order, quantile, spread } from '../../bench/lib/statistics.mjs';
+import { ROOT } from '../lib/paths.mjs';
+import { filesBelow } from '../lib/stale.mjs';
 
 /** Pairs in which reference, subject and the reference again took that long. */
 const pairs = (...rows) => rows.map(([reference, subject, again]) => ({ reference, subject, again }));
@@ -68,7 +73,7 @@ test('a list of processors is read as the kernel writes it', () => {
 test('the table aligns figures, and says what there is none of', () => {
   const measured = { available: true, ...figures(pairs([1000, 1500, 1000], [1000, 1500, 1000])) };
   const lines = table({ a: measured, bcd: { available: false, reason: 'no such device' } });
-  assert.match(lines[1], /^a    1\.00 µs  1\.50 µs {4}1\.500 \(1\.500 to 1\.500\)  0\.50 \(0\.50 to 0\.50\) µs/);
+  assert.match(lines[1], /^a    1\.00 µs {4}1\.50 µs {4}1\.500 \(1\.500 to 1\.500\)  0\.50 \(0\.50 to 0\.50\) µs/);
   assert.equal(lines[2], 'bcd  not available: no such device');
 });
 
@@ -81,9 +86,35 @@ test('the table says in how many writes there was an exit', () => {
 });
 
 test("a benchmark's own arguments go to its reference alone", () => {
-  const { reference, subject } = commands(BENCHMARKS['posted-ring'], 'program');
-  assert.equal(reference.at(-1), String(PORT));
-  assert.deepEqual(subject.slice(3), commands(BENCHMARKS['exit-posted'], 'program').reference.slice(1));
+  const { reference, subject } = BENCHMARKS['posted-ring'];
+  assert.equal(reference.args.at(-1), String(PORT));
+  assert.deepEqual(subject.args.slice(1), BENCHMARKS['exit-posted'].reference.args);
+});
+
+test('what takes less than a microsecond is shown in nanoseconds', () => {
+  const short = { available: true, ...figures(pairs([40, 60, 40])) };
+  assert.match(table({ a: short })[1], /^a  40\.0 ns {4}60\.0 ns {4}1\.500 .* 20\.0 \(20\.0 to 20\.0\) ns/);
+});
+
+test('every memory benchmark gives its reference the numbers that it gives the code under test', () => {
+  const all = Object.entries(BENCHMARKS).filter(([name]) => /^(slots|read)-/.test(name));
+  assert.equal(all.length, 22);
+  for (const [name, { reference, subject }] of all)
+    if (name.startsWith('slots-')) assert.deepEqual(subject.args, reference.args, name);
+  const { SIZE, HERE, THERE, OTHERS_AT } = layout;
+  assert.ok(HERE + SIZE <= THERE && THERE + SIZE <= OTHERS_AT, 'neither place of the slot overlaps the others');
+});
+
+test('every claim about a benchmark names one that there is, and its field of the JSON', () => {
+  const claims = filesBelow(['claims']).filter(file => file.endsWith('.json'));
+  const read = claims.map(file => JSON.parse(readFileSync(join(ROOT, file), 'utf8')));
+  const ours = read.filter(({ command }) => command.startsWith('npm run -s bench'));
+  assert.ok(ours.length >= 22);
+  for (const { id, command, expect } of ours) {
+    const named = command.replace('npm run -s bench -- ', '').replace(' --json', '').split(' ');
+    for (const name of named) assert.ok(Object.hasOwn(BENCHMARKS, name), `${id}: no benchmark ${name}`);
+    assert.ok(named.includes(expect.field.split('.')[1]), `${id}: its command does not run ${expect.field}`);
+  }
 });
 
 test("the guest's loop and its way back lead where their comments say", () => {

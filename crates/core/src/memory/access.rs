@@ -1,7 +1,11 @@
 //! Host access to guest memory: finds the slots of an access, and reaches the memory of each as its kind demands, by
 //! loads and stores (`copy`) or by system call (`sys::remote`).
 
-use super::{backing::Reach, copy::GuestBytes, guest_memory::GuestMemory};
+use super::{
+    backing::{Backed, Reach},
+    copy::GuestBytes,
+    guest_memory::GuestMemory,
+};
 use crate::{
     error::{Error, Result},
     range::GpaRange,
@@ -61,8 +65,8 @@ impl GuestMemory {
         }
         let range = GpaRange::new(gpa, size)?;
         let mut at = gpa;
-        for piece in self.look(|map| map.pieces(range))? {
-            visit(piece.value.part(piece.offset, piece.size)?).map_err(|fault| refused(fault, at, range))?;
+        for piece in self.look(|map| map.pieces(range, |region| region.backed().clone()))? {
+            visit(Part::of_slot(&piece.value, piece.offset, piece.size)?).map_err(|fault| refused(fault, at, range))?;
             at += piece.size;
         }
         Ok(())
@@ -94,6 +98,19 @@ pub(super) struct RemoteBytes<'a> {
 }
 
 impl<'a> Part<'a> {
+    /// `size` bytes of a slot's memory from `offset` on.
+    ///
+    /// # Errors
+    /// [`Error::Internal`]: callers ask for what the map says is there.
+    pub(super) fn of_slot(backed: &'a Backed, offset: u64, size: u64) -> Result<Self> {
+        let (mapping, start) = backed.mapping();
+        let part = || {
+            let offset = usize::try_from(start.checked_add(offset)?).ok()?;
+            Self::of(mapping, backed.reach(), offset, usize::try_from(size).ok()?)
+        };
+        part().ok_or_else(|| Error::Internal { message: "an access leaves the memory of its slot".into() })
+    }
+
     /// `size` bytes of `mapping` from `offset` on, or nothing where it does not have those.
     pub(super) fn of(mapping: &'a Mapping, reach: Reach, offset: usize, size: usize) -> Option<Self> {
         match reach {

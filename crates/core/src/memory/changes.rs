@@ -8,7 +8,7 @@ use super::{
     guest_memory::GuestMemory,
     ledger::{Key, SLOT_CLOSED},
     lent::LentSlot,
-    region::{Identity, Region},
+    region::Identity,
     slot::{MapOptions, MemorySlot},
     transaction,
 };
@@ -89,7 +89,7 @@ impl GuestMemory {
             lent.set(LentSlot { range, ..slot })?;
             self.publish(lent, key.space, |map| {
                 if let Some((_, region)) = map.remove(key.number) {
-                    map.insert(place, Arc::new(region.moved_to(range)));
+                    map.insert(place, region.moved_to(range));
                 }
             })
         })
@@ -166,14 +166,15 @@ impl GuestMemory {
         let past_end =
             Error::InvalidArgument { what: "offset and size of a share", expected: "within the slot that is shared" };
         let fits = offset.checked_add(size).is_some_and(|end| end <= identity.range().size());
-        self.find(identity)?.backed().part(offset, size).filter(|_| fits).ok_or(past_end)
+        self.find(identity)?.part(offset, size).filter(|_| fits).ok_or(past_end)
     }
 
-    /// The region of the slot that `identity` stands for: another slot may have its number by now.
-    fn find(&self, identity: &Arc<Identity>) -> Result<Arc<Region>> {
+    /// The memory of the slot that `identity` stands for: another slot may have its number by now.
+    fn find(&self, identity: &Arc<Identity>) -> Result<Backed> {
         self.address_space(identity.key.space)?.look(|map| {
             let region = map.get(identity.key.number).map(|entry| &entry.value);
-            region.filter(|region| Arc::ptr_eq(region.identity(), identity)).cloned().ok_or(SLOT_CLOSED)
+            let region = region.filter(|region| Arc::ptr_eq(region.identity(), identity)).ok_or(SLOT_CLOSED)?;
+            Ok(region.backed().clone())
         })
     }
 }

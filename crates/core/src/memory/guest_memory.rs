@@ -168,7 +168,7 @@ impl GuestMemory {
     /// # Ok::<(), typevisor::Error>(())
     /// ```
     pub fn regions(&self) -> Result<GuestRegionCollection<Region>> {
-        let regions: Vec<_> = self.look(|map| Ok(map.iter().map(|entry| Arc::clone(&entry.value)).collect()))?;
+        let regions: Vec<_> = self.look(|map| Ok(map.iter().map(|entry| Arc::new(entry.value.copy())).collect()))?;
         if regions.is_empty() {
             return Ok(GuestRegionCollection::default()); // from_arc_regions calls no regions an error
         }

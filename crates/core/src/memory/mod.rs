@@ -16,6 +16,7 @@ mod region;
 mod search;
 mod slot;
 mod slot_map;
+mod sorted;
 mod state;
 #[cfg(test)]
 mod tests;

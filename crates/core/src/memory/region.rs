@@ -12,10 +12,7 @@ use vm_memory::{
 };
 
 use super::{access::Part, backing::Backed, guest_memory::SlotInfo, ledger::Key, slot::MapOptions};
-use crate::{
-    error::{Error, Result},
-    range::GpaRange,
-};
+use crate::range::GpaRange;
 
 /// What makes a slot that slot, shared by all its handles and regions: two slots are the same one if this is.
 ///
@@ -112,9 +109,14 @@ impl Region {
     }
 
     /// The same memory, moved.
-    pub(super) fn moved_to(&self, range: GpaRange) -> Self {
+    pub(super) fn moved_to(self, range: GpaRange) -> Self {
         self.identity.gpa.store(range.gpa(), Relaxed);
-        Self { range, identity: Arc::clone(&self.identity), backed: self.backed.clone() }
+        Self { range, ..self }
+    }
+
+    /// For a snapshot.
+    pub(super) fn copy(&self) -> Self {
+        Self { range: self.range, identity: Arc::clone(&self.identity), backed: self.backed.clone() }
     }
 
     pub(super) const fn identity(&self) -> &Arc<Identity> {
@@ -123,19 +125,6 @@ impl Region {
 
     pub(super) const fn backed(&self) -> &Backed {
         &self.backed
-    }
-
-    /// `size` bytes from `offset` on.
-    ///
-    /// # Errors
-    /// [`Error::Internal`]: callers ask for what the map says is there.
-    pub(super) fn part(&self, offset: u64, size: u64) -> Result<Part<'_>> {
-        let (mapping, start) = self.backed.mapping();
-        let part = || {
-            let offset = usize::try_from(start.checked_add(offset)?).ok()?;
-            Part::of(mapping, self.backed.reach(), offset, usize::try_from(size).ok()?)
-        };
-        part().ok_or_else(|| Error::Internal { message: "an access leaves the memory of its slot".into() })
     }
 
     /// Where the memory lies in the guest (bytes).
@@ -165,16 +154,13 @@ impl GuestMemoryRegion for Region {
 
     fn bitmap(&self) {}
 
-    fn get_host_address(&self, address: MemoryRegionAddress) -> std::result::Result<*mut u8, GuestMemoryError> {
+    fn get_host_address(&self, address: MemoryRegionAddress) -> Result<*mut u8, GuestMemoryError> {
         self.get_slice(address, 1).map(|slice| slice.ptr_guard_mut().as_ptr())
     }
 
-    fn get_slice(
-        &self,
-        offset: MemoryRegionAddress,
-        count: usize,
-    ) -> std::result::Result<VolatileSlice<'_, ()>, GuestMemoryError> {
-        let part = self.part(offset.raw_value(), count as u64).map_err(|_| GuestMemoryError::InvalidBackendAddress)?;
+    fn get_slice(&self, offset: MemoryRegionAddress, count: usize) -> Result<VolatileSlice<'_, ()>, GuestMemoryError> {
+        let part = Part::of_slot(&self.backed, offset.raw_value(), count as u64)
+            .map_err(|_| GuestMemoryError::InvalidBackendAddress)?;
         let bytes = part.direct().ok_or(GuestMemoryError::HostAddressNotAvailable)?;
         // SAFETY: `bytes` has checked that its `size` bytes belong to the mapping, which `self` keeps alive. Everybody
         // else who touches them is the guest or `copy.rs`, which uses atomics.

@@ -1,13 +1,11 @@
 //! Finding bytes in guest memory: copied piece by piece (the guest may change them at any time), searched in the copy.
 
-use std::sync::Arc;
-
 use memchr::memmem::Finder;
 
 use super::{
-    access::refused,
+    access::{Part, refused},
+    backing::Backed,
     guest_memory::GuestMemory,
-    region::Region,
     slot_map::{Piece, Pieces},
 };
 use crate::{
@@ -43,7 +41,7 @@ impl GuestMemory {
         if pattern.is_empty() {
             return Err(Error::InvalidArgument { what: "the pattern", expected: "at least one byte" });
         }
-        let pieces = self.look(|map| map.pieces(range))?;
+        let pieces = self.look(|map| map.pieces(range, |region| region.backed().clone()))?;
         if pattern.len() as u64 > range.size() {
             return Ok(Vec::new());
         }
@@ -53,7 +51,7 @@ impl GuestMemory {
             if found.len() >= limit {
                 break;
             }
-            let part = chunk.region.part(chunk.offset, chunk.size as u64)?;
+            let part = Part::of_slot(&chunk.backed, chunk.offset, chunk.size as u64)?;
             let bytes = window.room_for(chunk.size);
             part.read(bytes).map_err(|fault| refused(fault, chunk.gpa, range))?;
             let start = chunk.gpa + chunk.size as u64 - window.bytes.len() as u64;
@@ -66,7 +64,7 @@ impl GuestMemory {
 
 /// A stretch of one slot.
 struct Chunk {
-    region: Arc<Region>,
+    backed: Backed,
     /// In bytes from the start of the slot.
     offset: u64,
     size: usize,
@@ -76,28 +74,28 @@ struct Chunk {
 /// The pieces of an access, cut into chunks of at most `limit` bytes.
 struct Chunks<I> {
     pieces: I,
-    current: Option<Piece<Arc<Region>>>,
+    current: Option<Piece<Backed>>,
     gpa: u64,
     limit: usize,
 }
 
 impl Chunks<()> {
-    fn of(pieces: Pieces<Arc<Region>>, gpa: u64, limit: usize) -> Chunks<impl Iterator<Item = Piece<Arc<Region>>>> {
+    fn of(pieces: Pieces<Backed>, gpa: u64, limit: usize) -> Chunks<impl Iterator<Item = Piece<Backed>>> {
         Chunks { pieces: pieces.into_iter(), current: None, gpa, limit }
     }
 }
 
-impl<I: Iterator<Item = Piece<Arc<Region>>>> Iterator for Chunks<I> {
+impl<I: Iterator<Item = Piece<Backed>>> Iterator for Chunks<I> {
     type Item = Chunk;
 
     fn next(&mut self) -> Option<Chunk> {
-        let Piece { value: region, offset, size: left } = self.current.take().or_else(|| self.pieces.next())?;
+        let Piece { value: backed, offset, size: left } = self.current.take().or_else(|| self.pieces.next())?;
         let size = usize::try_from(left).unwrap_or(self.limit).min(self.limit);
-        let chunk = Chunk { region: Arc::clone(&region), offset, size, gpa: self.gpa };
+        let chunk = Chunk { backed: backed.clone(), offset, size, gpa: self.gpa };
         let taken = size as u64;
         self.gpa += taken;
         if taken < left {
-            self.current = Some(Piece { value: region, offset: offset + taken, size: left - taken });
+            self.current = Some(Piece { value: backed, offset: offset + taken, size: left - taken });
         }
         Some(chunk)
     }

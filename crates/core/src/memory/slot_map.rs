@@ -1,9 +1,9 @@
 //! Which slot lies where and which numbers are taken, without any fd or memory: pure, and generic over what a slot
-//! holds. Every operation is O(log slots), [`SlotMap::pieces`] in addition O(pieces); nothing copies the map.
+//! holds. A look-up is O(log slots), [`SlotMap::pieces`] in addition O(pieces); a change moves a chunk of `sorted`.
 
 use std::collections::BTreeMap;
 
-use super::numbers::FreeNumbers;
+use super::{numbers::FreeNumbers, sorted::Sorted};
 use crate::{
     error::{Error, Result},
     range::GpaRange,
@@ -13,7 +13,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct SlotMap<T> {
     /// By first address.
-    by_gpa: BTreeMap<u64, Entry<T>>,
+    by_gpa: Sorted<Entry<T>>,
     /// Number to first address, for every entry above.
     by_number: BTreeMap<u32, u64>,
     free: FreeNumbers,
@@ -32,6 +32,13 @@ impl<T> Entry<T> {
     /// Where to put it back.
     pub(super) const fn place(&self) -> Vacancy {
         Vacancy { number: self.number, range: self.range }
+    }
+
+    /// The part of an access to `range`, which this slot overlaps, that it answers.
+    fn piece<U>(&self, range: GpaRange, pick: impl Fn(&T) -> U) -> Piece<U> {
+        let start = self.range.gpa().max(range.gpa());
+        let end = self.range.end().min(range.end());
+        Piece { value: pick(&self.value), offset: start - self.range.gpa(), size: end - start }
     }
 }
 
@@ -68,29 +75,23 @@ pub(super) struct Piece<T> {
 /// one slot, allocates nothing.
 #[derive(Debug)]
 pub(super) struct Pieces<T> {
-    first: Option<Piece<T>>,
+    first: Piece<T>,
     rest: Vec<Piece<T>>,
-}
-
-impl<T> Default for Pieces<T> {
-    fn default() -> Self {
-        Self { first: None, rest: Vec::new() }
-    }
 }
 
 impl<T> IntoIterator for Pieces<T> {
     type Item = Piece<T>;
-    type IntoIter = std::iter::Chain<std::option::IntoIter<Piece<T>>, std::vec::IntoIter<Piece<T>>>;
+    type IntoIter = std::iter::Chain<std::iter::Once<Piece<T>>, std::vec::IntoIter<Piece<T>>>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.first.into_iter().chain(self.rest)
+        std::iter::once(self.first).chain(self.rest)
     }
 }
 
 impl<T> SlotMap<T> {
     /// An empty map for a VM with `limit` slots, numbered from 0.
     pub(super) fn new(limit: u32) -> Self {
-        Self { by_gpa: BTreeMap::new(), by_number: BTreeMap::new(), free: FreeNumbers::below(limit), limit }
+        Self { by_gpa: Sorted::new(), by_number: BTreeMap::new(), free: FreeNumbers::below(limit), limit }
     }
 
     /// A place for a new slot over `range`: number `wanted`, or the lowest that is free.
@@ -127,22 +128,22 @@ impl<T> SlotMap<T> {
     pub(super) fn remove(&mut self, number: u32) -> Option<(Vacancy, T)> {
         let gpa = self.by_number.remove(&number)?;
         self.free.release(number);
-        self.by_gpa.remove(&gpa).map(|entry| (Vacancy { number, range: entry.range }, entry.value))
+        self.by_gpa.remove(gpa).map(|entry| (Vacancy { number, range: entry.range }, entry.value))
     }
 
     /// Slot `number`.
     pub(super) fn get(&self, number: u32) -> Option<&Entry<T>> {
-        self.by_gpa.get(self.by_number.get(&number)?)
+        self.by_gpa.get(*self.by_number.get(&number)?)
     }
 
     /// The slot with memory at `gpa`.
     pub(super) fn at(&self, gpa: u64) -> Option<&Entry<T>> {
-        self.by_gpa.range(..=gpa).next_back().map(|(_, entry)| entry).filter(|entry| entry.range.contains(gpa))
+        self.by_gpa.at_or_below(gpa).filter(|entry| entry.range.contains(gpa))
     }
 
     /// All slots, in order of address.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<T>> {
-        self.by_gpa.values()
+        self.by_gpa.iter()
     }
 
     /// How many slots there are.
@@ -150,29 +151,25 @@ impl<T> SlotMap<T> {
         self.by_gpa.len()
     }
 
-    /// Which slots answer an access to `range`, with their part each.
+    /// Which slots answer an access to `range`, with their part each, and what `pick` takes of them.
     ///
     /// # Errors
     /// [`Error::MemoryHole`] with the first address that no slot covers.
-    pub(super) fn pieces(&self, range: GpaRange) -> Result<Pieces<T>>
-    where
-        T: Clone,
-    {
+    pub(super) fn pieces<U>(&self, range: GpaRange, pick: impl Fn(&T) -> U) -> Result<Pieces<U>> {
         let hole = |gpa| Error::MemoryHole { gpa, range };
-        let start = self.at(range.gpa()).ok_or_else(|| hole(range.gpa()))?.range.gpa();
-        let mut pieces = Pieces::default();
-        let mut next = range.gpa();
-        for entry in self.by_gpa.range(start..range.end()).map(|(_, entry)| entry) {
-            if !entry.range.contains(next) {
+        let first = self.at(range.gpa()).ok_or_else(|| hole(range.gpa()))?.piece(range, &pick);
+        let mut next = range.gpa() + first.size;
+        let mut pieces = Pieces { first, rest: Vec::new() };
+        if next == range.end() {
+            return Ok(pieces); // the usual access: the map was searched once
+        }
+        for entry in self.by_gpa.from(next) {
+            if next == range.end() || entry.range.gpa() != next {
                 break;
             }
-            let end = entry.range.end().min(range.end());
-            let piece = Piece { value: entry.value.clone(), offset: next - entry.range.gpa(), size: end - next };
-            match pieces.first {
-                None => pieces.first = Some(piece),
-                Some(_) => pieces.rest.push(piece),
-            }
-            next = end;
+            let piece = entry.piece(range, &pick);
+            next += piece.size;
+            pieces.rest.push(piece);
         }
         if next == range.end() { Ok(pieces) } else { Err(hole(next)) }
     }
@@ -190,10 +187,10 @@ impl<T> SlotMap<T> {
     /// Names the overlapping slot with the lowest address, slot `except` aside.
     fn check_overlap(&self, new: GpaRange, except: Option<u32>) -> Result<()> {
         // Ranges are disjoint: of those that begin before `new` only the last can reach into it.
-        let before = self.by_gpa.range(..new.gpa()).next_back();
-        let within = self.by_gpa.range(new.gpa()..new.end());
+        let before = new.gpa().checked_sub(1).and_then(|below| self.by_gpa.at_or_below(below));
+        let within = self.by_gpa.from(new.gpa()).take_while(|entry| entry.range.gpa() < new.end());
         let overlaps = |entry: &&Entry<T>| Some(entry.number) != except && entry.range.overlaps(new);
-        match before.into_iter().chain(within).map(|(_, entry)| entry).find(overlaps) {
+        match before.into_iter().chain(within).find(overlaps) {
             Some(entry) => Err(Error::SlotOverlap { new, old: entry.range }),
             None => Ok(()),
         }
@@ -311,7 +308,7 @@ mod tests {
     /// Byte by byte, the pieces are what the model says, or the error names the first byte it has no owner for.
     fn compare_access(map: &SlotMap<u8>, model: &Model, access: GpaRange) {
         let addresses = access.gpa()..access.end();
-        match map.pieces(access) {
+        match map.pieces(access, Clone::clone) {
             Ok(pieces) => {
                 let bytes = pieces.into_iter().flat_map(|piece| {
                     (piece.offset..piece.offset + piece.size).map(move |offset| (piece.value, offset))
@@ -374,6 +371,6 @@ mod tests {
         let mut map = SlotMap::new(LIMIT);
         let vacancy = map.vacancy(range(0, 8), None).unwrap();
         map.insert(vacancy, 'a');
-        assert_eq!(map.pieces(range(2, 3)).unwrap().rest.capacity(), 0);
+        assert_eq!(map.pieces(range(2, 3), Clone::clone).unwrap().rest.capacity(), 0);
     }
 }

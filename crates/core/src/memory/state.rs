@@ -54,7 +54,7 @@ struct Open {
 }
 
 /// The slots by address space.
-pub(super) type Spaces = [SlotMap<Arc<Region>>];
+pub(super) type Spaces = [SlotMap<Region>];
 
 enum State {
     Open(Box<Spaces>),
@@ -112,7 +112,7 @@ impl GuestMemory {
     }
 
     /// Looks something up in the map of this address space.
-    pub(super) fn look<T>(&self, look: impl FnOnce(&SlotMap<Arc<Region>>) -> Result<T>) -> Result<T> {
+    pub(super) fn look<T>(&self, look: impl FnOnce(&SlotMap<Region>) -> Result<T>) -> Result<T> {
         self.check_process()?;
         let published = self.inner.published.read().unwrap_or_else(PoisonError::into_inner);
         look(published.spaces()?.get(self.space as usize).ok_or(VM_CLOSED)?)
@@ -146,7 +146,7 @@ impl GuestMemory {
         &self,
         right: &Lent,
         space: u32,
-        update: impl FnOnce(&mut SlotMap<Arc<Region>>) -> T,
+        update: impl FnOnce(&mut SlotMap<Region>) -> T,
     ) -> Result<T> {
         self.published(right).spaces()?.get_mut(space as usize).map(update).ok_or(VM_CLOSED)
     }

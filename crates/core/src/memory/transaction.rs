@@ -205,7 +205,7 @@ fn lost(refused: Error) -> Error {
 
 /// What accesses see of a change, once all of KVM's part is done.
 enum Entry {
-    Map { space: u32, place: Vacancy, region: Arc<Region> },
+    Map { space: u32, place: Vacancy, region: Region },
     Unmap(Key),
     Move { key: Key, place: Vacancy },
     SetReadonly { identity: Arc<Identity>, readonly: bool },
@@ -213,14 +213,14 @@ enum Entry {
 
 impl Entry {
     /// Gives back the region that is no more, to be dropped without any lock.
-    fn publish(self, spaces: &mut Spaces) -> Option<Arc<Region>> {
+    fn publish(self, spaces: &mut Spaces) -> Option<Region> {
         match self {
             Self::Map { space, place, region } => spaces.get_mut(space as usize)?.insert(place, region),
             Self::Unmap(Key { space, number, .. }) => return Some(spaces.get_mut(space as usize)?.remove(number)?.1),
             Self::Move { key: Key { space, number, .. }, place } => {
                 let map = spaces.get_mut(space as usize)?;
                 let (_, region) = map.remove(number)?;
-                map.insert(place, Arc::new(region.moved_to(place.range())));
+                map.insert(place, region.moved_to(place.range()));
             }
             Self::SetReadonly { identity, readonly } => identity.set_readonly(readonly),
         }
@@ -290,9 +290,9 @@ impl<'a> Draft<'a> {
 }
 
 /// A new slot, for KVM and for ourselves.
-pub(super) fn make(options: &MapOptions, key: Key, backed: Backed, ioctl: &'static str) -> (LentSlot, Arc<Region>) {
+pub(super) fn make(options: &MapOptions, key: Key, backed: Backed, ioctl: &'static str) -> (LentSlot, Region) {
     let &MapOptions { range, readonly, .. } = options;
     let identity = Arc::new(Identity::new(key, options, &backed, ioctl));
     let slot = LentSlot { id: key.id(), range, readonly, dirty_log: false, backed: backed.clone() };
-    (slot, Arc::new(Region::new(range, identity, backed)))
+    (slot, Region::new(range, identity, backed))
 }
