@@ -21,6 +21,7 @@ mod memory;
 #[cfg(target_arch = "aarch64")]
 mod psci;
 mod run;
+mod set_memory_region;
 mod support;
 
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         life::tests(),
         memory::tests(),
         run::tests(),
+        set_memory_region::tests(),
     ];
     let trials = everywhere.into_iter().flatten().chain(of_this_architecture());
     let trials = match support::kvm_is_here() {
