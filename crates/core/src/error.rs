@@ -1,8 +1,9 @@
-//! The one error type, and the closed list of codes by which programs tell errors apart.
+//! The one error type; its codes are `error_code`'s.
 
 use std::{fmt, ops::Range, path::PathBuf};
 
 pub(crate) use crate::errno::Errno;
+pub use crate::error_code::ErrorCode;
 use crate::{range::GpaRange, sys::limits};
 
 /// What every fallible function of this crate returns.
@@ -106,6 +107,14 @@ pub enum Error {
         /// Bytes asked for.
         size: u64,
     },
+    /// A guest physical range past what this VM can have.
+    #[error("{range} is past what this VM can have: its guest physical addresses have {bits} bits")]
+    AddressWidth {
+        /// The range asked for.
+        range: GpaRange,
+        /// Bits of an address.
+        bits: u32,
+    },
     /// An address or size off its alignment.
     #[error("{what} {value:#x} is not a multiple of {alignment:#x}")]
     Unaligned {
@@ -138,6 +147,14 @@ pub enum Error {
         /// The number asked for.
         number: u32,
         /// How many slots KVM reports (`nr-memslots`).
+        limit: u32,
+    },
+    /// An address space that this VM does not have.
+    #[error("address space {id} is out of range: this VM has {limit}, numbered from 0 (multi-address-space)")]
+    AddressSpaceRange {
+        /// The one asked for.
+        id: u32,
+        /// How many there are.
         limit: u32,
     },
     /// No slot number is left.
@@ -203,6 +220,17 @@ pub enum Error {
         /// What happened.
         why: &'static str,
     },
+    /// A change of slots failed, and KVM refused to undo it: what the guest sees is not known any more.
+    #[error(
+        "the VM cannot be used any more: {request} failed while a failed change of slots was undone: {errno}; close it"
+    )]
+    SlotsLost {
+        /// Name of the ioctl, as in the kernel's header.
+        request: &'static str,
+        /// What the kernel returned.
+        #[source]
+        errno: Errno,
+    },
     /// The object belongs to the process that was forked.
     #[error("this VM belongs to the parent process: a fork does not carry it over; create one here")]
     Forked,
@@ -267,52 +295,11 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// Declares the codes once: the enum, its names and the list of all.
-macro_rules! codes {
-    ($($variant:ident => $name:literal,)+) => {
-        /// The closed list of codes. The facade adds those that only it can meet (`ERR_LOAD`, …).
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        #[expect(missing_docs, reason = "each is documented at the error that carries it")]
-        #[non_exhaustive]
-        pub enum ErrorCode { $($variant,)+ }
-
-        impl ErrorCode {
-            /// Every code the core can give.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
-
-            /// The code as programs see it, `ERR_…`.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $name,)+ }
-            }
-        }
-    };
-}
-
-codes! {
-    KvmUnavailable => "ERR_KVM_UNAVAILABLE",
-    CapabilityMissing => "ERR_CAPABILITY_MISSING",
-    InvalidArgument => "ERR_INVALID_ARGUMENT",
-    OutOfRange => "ERR_OUT_OF_RANGE",
-    Unaligned => "ERR_UNALIGNED",
-    SlotOverlap => "ERR_SLOT_OVERLAP",
-    SlotLimit => "ERR_SLOT_LIMIT",
-    MemoryHole => "ERR_MEMORY_HOLE",
-    Limit => "ERR_LIMIT",
-    Ioctl => "ERR_IOCTL",
-    Io => "ERR_IO",
-    Closed => "ERR_CLOSED",
-    Busy => "ERR_BUSY",
-    Poisoned => "ERR_POISONED",
-    Forked => "ERR_FORKED",
-    Timeout => "ERR_TIMEOUT",
-    ExitUnanswered => "ERR_EXIT_UNANSWERED",
-    NoAnswerExpected => "ERR_NO_ANSWER_EXPECTED",
-    GuestImage => "ERR_GUEST_IMAGE",
-    Internal => "ERR_INTERNAL",
-}
-
 impl Error {
+    /// Of a VM after [`Error::SlotsLost`].
+    pub(crate) const SLOTS_POISONED: Self =
+        Self::Poisoned { what: "VM", why: "a failed change of its memory slots could not be undone" };
+
     /// The code by which programs tell errors apart. Exhaustive: a new variant has to choose its code.
     #[must_use]
     pub const fn code(&self) -> ErrorCode {
@@ -328,7 +315,11 @@ impl Error {
             | Self::KickSignalTaken { .. }
             | Self::AnswerSize { .. }
             | Self::SlotNumberTaken { .. } => ErrorCode::InvalidArgument,
-            Self::OutOfRange { .. } | Self::SlotNumberRange { .. } | Self::AnswerRange { .. } => ErrorCode::OutOfRange,
+            Self::OutOfRange { .. }
+            | Self::AddressWidth { .. }
+            | Self::AddressSpaceRange { .. }
+            | Self::SlotNumberRange { .. }
+            | Self::AnswerRange { .. } => ErrorCode::OutOfRange,
             Self::Unaligned { .. } => ErrorCode::Unaligned,
             Self::SlotOverlap { .. } => ErrorCode::SlotOverlap,
             Self::SlotLimit { .. } => ErrorCode::SlotLimit,
@@ -336,7 +327,7 @@ impl Error {
             Self::Limit { .. } | Self::HostMemory { .. } => ErrorCode::Limit,
             Self::Closed { .. } => ErrorCode::Closed,
             Self::Busy { .. } => ErrorCode::Busy,
-            Self::Poisoned { .. } => ErrorCode::Poisoned,
+            Self::Poisoned { .. } | Self::SlotsLost { .. } => ErrorCode::Poisoned,
             Self::Forked => ErrorCode::Forked,
             Self::Timeout { .. } => ErrorCode::Timeout,
             Self::ExitUnanswered { .. } => ErrorCode::ExitUnanswered,

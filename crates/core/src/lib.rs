@@ -12,9 +12,13 @@ compile_error!("typevisor supports x86_64 and aarch64");
 compile_error!("the kvm_run page is decoded as little-endian");
 
 pub mod bus;
+mod control;
 mod errno;
 mod error;
+mod error_code;
 pub mod exit;
+#[cfg(feature = "test-hooks")]
+pub mod hooks;
 pub mod host;
 pub mod loader;
 pub mod memory;
@@ -23,6 +27,7 @@ mod sys;
 pub mod vcpu;
 mod vm;
 
+pub use control::ControlThread;
 pub use errno::Errno;
 pub use error::{Error, ErrorCode, Result};
 pub use exit::Exit;

@@ -10,13 +10,14 @@ use kvm_ioctls::{VcpuFd, VmFd};
 
 use crate::{
     bus::Bus,
+    control::ControlThread,
     error::{Error, Result},
     exit::{Abi, Arch},
     host::{Capabilities, Capability, Kvm},
     loader::{FirmwareLayout, load_firmware},
     memory::{GuestMemory, SlotFeatures},
     sys::{fork, signal::KickSignal},
-    vcpu::{self, Vcpu, VcpuFeatures, VcpuOptions, arch},
+    vcpu::{self, Hold, Vcpu, VcpuFeatures, VcpuOptions, arch},
 };
 
 /// Options of [`Vm::create`].
@@ -45,6 +46,9 @@ pub(crate) struct VmShared {
     capabilities: Capabilities,
     memory: GuestMemory,
     bus: Bus,
+    /// By which `memory` keeps the vCPUs out of the guest.
+    hold: Arc<Hold>,
+    control: ControlThread,
     generation: u32,
     state: Mutex<State>,
 }
@@ -74,16 +78,14 @@ impl Vm {
         if options.irqchip {
             arch::create_irqchip(&fd)?;
         }
-        let features = SlotFeatures {
-            slots: u32::try_from(capabilities.value(Capability::NrMemslots)).unwrap_or(0),
-            readonly: capabilities.has(Capability::ReadonlyMem),
-            region2: capabilities.has(Capability::UserMemory2),
-        };
-        let memory = GuestMemory::new(Arc::clone(&fd), features);
+        let hold = Arc::new(Hold::default());
+        let vcpus = Arc::<Hold>::clone(&hold);
+        let memory = GuestMemory::new(Arc::clone(&fd), slot_features(kvm, &capabilities), vcpus);
         let (kvm, vcpus) = (Some(kvm.clone()), BTreeMap::new());
         let state = Mutex::new(State { fd: Some(fd), kvm, vcpus, features: None, closes_elsewhere: false });
         let generation = fork::generation();
-        let shared = VmShared { capabilities, memory, bus: Bus::default(), generation, state };
+        let control = ControlThread::new();
+        let shared = VmShared { capabilities, memory, bus: Bus::default(), hold, control, generation, state };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -103,6 +105,12 @@ impl Vm {
     #[must_use]
     pub fn bus(&self) -> &Bus {
         &self.shared.bus
+    }
+
+    /// The thread for what may take long; see [`ControlThread::submit`].
+    #[must_use]
+    pub fn control(&self) -> &ControlThread {
+        &self.shared.control
     }
 
     /// Adds a vCPU; on x86 with the CPUID that KVM supports here, on aarch64 one of the host's own kind with the
@@ -127,8 +135,9 @@ impl Vm {
         let (signal, run_size) = (KickSignal::get()?, kvm.vcpu_mmap_size()?);
         let (id, fd) = make_vcpu(&mut state.vcpus, &vm, options.id, limit)?;
         let setup = arch::initialise(&kvm, &vm, &fd, id, features, &mut state.features)?;
-        let bus = shared.bus.clone();
-        let vcpu = vcpu::Shared::new(id, fd, vcpu::Machine { vm, bus, abi: shared.abi(), setup, run_size, signal })?;
+        let (bus, hold) = (shared.bus.clone(), Arc::clone(&shared.hold));
+        let machine = vcpu::Machine { vm, bus, abi: shared.abi(), setup, run_size, signal, hold };
+        let vcpu = vcpu::Shared::new(id, fd, machine)?;
         state.vcpus.insert(id, Some(Arc::clone(&vcpu)));
         let keep = Arc::clone(shared);
         Ok(Vcpu::new(vcpu, &shared.memory, keep))
@@ -201,7 +210,9 @@ impl VmShared {
         for vcpu in &vcpus {
             vcpu.close();
         }
+        // Before the control thread ends: the jobs it has left find the memory closed.
         self.memory.close();
+        self.control.close();
         if let Ok(mut state) = self.state() {
             state.vcpus.clear();
         }
@@ -220,6 +231,17 @@ impl VmShared {
 impl std::fmt::Debug for VmShared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("VmShared").finish_non_exhaustive()
+    }
+}
+
+fn slot_features(kvm: &Kvm, capabilities: &Capabilities) -> SlotFeatures {
+    let value = |capability| u32::try_from(capabilities.value(capability)).unwrap_or(0);
+    SlotFeatures {
+        slots: value(Capability::NrMemslots),
+        spaces: value(Capability::MultiAddressSpace).max(1),
+        address_bits: arch::address_bits(kvm),
+        readonly: capabilities.has(Capability::ReadonlyMem),
+        region2: capabilities.has(Capability::UserMemory2),
     }
 }
 

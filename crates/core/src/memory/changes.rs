@@ -1,13 +1,16 @@
-//! Changing slots: each change is checked whole, then one ioctl, and a failed ioctl leaves the map as it was. What is
-//! not one ioctl needs the vCPUs held out and is not done here.
+//! Changing slots by one ioctl, while vCPUs run: each change is checked whole, then the ioctl, and a failed ioctl leaves
+//! everything as it was. What takes several ioctls is `transaction`'s.
 
 use std::sync::Arc;
 
 use super::{
     backing::{self, Backed},
     guest_memory::GuestMemory,
+    ledger::{Key, SLOT_CLOSED},
+    lent::LentSlot,
     region::{Identity, Region},
     slot::{MapOptions, MemorySlot},
+    transaction,
 };
 use crate::{
     error::{Error, Result},
@@ -18,15 +21,15 @@ use crate::{
 const SLOT_SIZE_MAX: u64 = ((1 << 31) - 1) * PAGE_SIZE;
 
 impl GuestMemory {
-    /// Puts zeroed anonymous memory into the guest (api.rst 4.35 and 4.140). It is committed when touched, does not
-    /// follow a fork, and stays until [`MemorySlot::unmap`] or [`Vm::close`](crate::Vm::close). vCPUs may run.
+    /// Puts memory into the guest (api.rst 4.35 and 4.140). It does not follow a fork, and stays until
+    /// [`MemorySlot::unmap`] or [`Vm::close`](crate::Vm::close). vCPUs may run.
     ///
     /// # Errors
-    /// Before anything is done: [`Error::Unaligned`], [`Error::InvalidArgument`] (8 TiB or more),
-    /// [`Error::CapabilityMissing`] (read-only memory where the VM lacks it), [`Error::SlotOverlap`],
-    /// [`Error::SlotNumberTaken`], [`Error::SlotNumberRange`], [`Error::SlotLimit`], [`Error::Limit`] (no address
-    /// space left), [`Error::Closed`], [`Error::Forked`]. From the kernel: [`Error::Ioctl`] (an address past what the
-    /// guest's processor can have, say). The slots are as they were then.
+    /// Before KVM is told anything: [`Error::Unaligned`], [`Error::InvalidArgument`] (8 TiB or more),
+    /// [`Error::CapabilityMissing`] (read-only memory, or an address space, that the VM lacks),
+    /// [`Error::AddressSpaceRange`], [`Error::AddressWidth`], [`Error::SlotOverlap`], [`Error::SlotNumberTaken`],
+    /// [`Error::SlotNumberRange`], [`Error::SlotLimit`], [`Error::Limit`] (no address space left), [`Error::Closed`],
+    /// [`Error::Poisoned`], [`Error::Forked`]. From the kernel: [`Error::Ioctl`]. The slots are as they were then.
     ///
     /// ```no_run
     /// use typevisor::{GpaRange, Kvm, Vm, VmOptions, memory::MapOptions};
@@ -38,11 +41,105 @@ impl GuestMemory {
     /// # Ok::<(), typevisor::Error>(())
     /// ```
     pub fn map(&self, options: &MapOptions) -> Result<MemorySlot> {
-        let &MapOptions { range, readonly, slot, ref backing } = options;
+        let space = self.check_map(options)?;
+        let range = options.range;
+        self.changes()?.attempt(|ledger, lent| {
+            let serial = Identity::next_serial();
+            let place = ledger.add(space, range, options.slot, serial)?;
+            let key = Key { space, number: place.number(), serial };
+            let backed = backing::provide(&options.backing, range)?;
+            let (slot, region) = transaction::make(options, key, backed, lent.name());
+            lent.set(slot)?;
+            let identity = Arc::clone(region.identity());
+            self.publish(lent, space, |map| map.insert(place, region))?;
+            Ok(MemorySlot::new(self.clone(), identity))
+        })
+    }
+
+    /// Order: nobody new finds the memory, then KVM gives it up, then it is unmapped when the last copy has ended.
+    /// Any other order shows unmapped addresses to a guest or to a thread of ours.
+    pub(super) fn unmap(&self, identity: &Arc<Identity>) -> Result<()> {
+        let key = identity.key;
+        self.changes()?.attempt(|ledger, lent| {
+            ledger.remove(key)?;
+            let removed = self.publish(lent, key.space, |map| map.remove(key.number))?;
+            let Some((place, region)) = removed else { return Err(SLOT_CLOSED) };
+            let outcome = lent.delete(key.id());
+            if outcome.is_err() {
+                // Nobody else can have taken the place: that needs the right to change.
+                self.publish(lent, key.space, |map| map.insert(place, region))?;
+            }
+            outcome
+        })
+    }
+
+    /// Published after the ioctl: until it succeeds the memory is where it was, and it never goes away.
+    pub(super) fn move_slot(&self, identity: &Arc<Identity>, gpa: u64) -> Result<()> {
+        let range = self.check_move(identity, gpa)?;
+        let key = identity.key;
+        self.changes()?.attempt(|ledger, lent| {
+            if ledger.place(key)?.range() == range {
+                return Ok(());
+            }
+            let place = ledger.relocate(key, range)?;
+            let slot = lent.get(key.id()).cloned().ok_or(SLOT_CLOSED)?;
+            lent.set(LentSlot { range, ..slot })?;
+            self.publish(lent, key.space, |map| {
+                if let Some((_, region)) = map.remove(key.number) {
+                    map.insert(place, Arc::new(region.moved_to(range)));
+                }
+            })
+        })
+    }
+
+    /// One flag of the slot's that KVM changes while vCPUs run.
+    pub(super) fn set_dirty_log(&self, identity: &Arc<Identity>, dirty_log: bool) -> Result<()> {
+        if dirty_log {
+            check_changeable(identity, "a slot with a dirty log")?;
+        }
+        let key = identity.key;
+        self.changes()?.attempt(|ledger, lent| {
+            ledger.check(key)?;
+            let slot = lent.get(key.id()).cloned().ok_or(SLOT_CLOSED)?;
+            if slot.dirty_log != dirty_log {
+                lent.set(LentSlot { dirty_log, ..slot })?;
+                self.publish(lent, key.space, |_| identity.set_dirty_log(dirty_log))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// What can be said without knowing other slots; and the address space that is meant.
+    pub(super) fn check_map(&self, options: &MapOptions) -> Result<u32> {
+        let &MapOptions { range, readonly, address_space, .. } = options;
         GpaRange::pages(range.gpa(), range.size())?;
         if range.size() > SLOT_SIZE_MAX {
             return Err(Error::InvalidArgument { what: "the size of a slot", expected: "less than 8 TiB" });
         }
+        self.check_width(range)?;
+        self.check_has_readonly(readonly)?;
+        self.check_space(address_space)
+    }
+
+    /// The same for a move; and where to.
+    pub(super) fn check_move(&self, identity: &Identity, gpa: u64) -> Result<GpaRange> {
+        let range = GpaRange::pages(gpa, identity.range().size())?;
+        self.check_width(range)?;
+        if range != identity.range() {
+            check_changeable(identity, "a slot that moves")?;
+        }
+        Ok(range)
+    }
+
+    /// The same for the read-only flag.
+    pub(super) fn check_readonly(&self, identity: &Identity, readonly: bool) -> Result<()> {
+        if readonly {
+            check_changeable(identity, "a read-only slot")?;
+        }
+        self.check_has_readonly(readonly)
+    }
+
+    fn check_has_readonly(&self, readonly: bool) -> Result<()> {
         if readonly && !self.features().readonly {
             return Err(Error::CapabilityMissing {
                 capability: "readonly-mem",
@@ -50,57 +147,12 @@ impl GuestMemory {
                 since: "3.7",
             });
         }
-        let mut changes = self.changes()?;
-        let vacancy = self.look(|map| map.vacancy(range, slot))?;
-        let backed = backing::provide(backing, range)?;
-        let lent = changes.lent()?;
-        lent.set(vacancy.number(), range, readonly, &backed)?;
-        let identity = Arc::new(Identity::new(vacancy.number(), options, &backed, lent.name()));
-        let region = Region::new(range, Arc::clone(&identity), backed);
-        self.publish(&changes, |map| map.insert(vacancy, Arc::new(region)))?;
-        Ok(MemorySlot::new(self.clone(), identity))
+        Ok(())
     }
 
-    /// Order: nobody new finds the memory, then KVM gives it up, then it is unmapped when the last copy has ended.
-    /// Any other order shows unmapped addresses to a guest or to a thread of ours.
-    pub(super) fn unmap(&self, identity: &Arc<Identity>) -> Result<()> {
-        let mut changes = self.changes()?;
-        self.find(identity)?;
-        let Some((vacancy, region)) = self.publish(&changes, |map| map.remove(identity.number))? else {
-            return Err(SLOT_CLOSED);
-        };
-        let outcome = changes.lent()?.delete(identity.number);
-        if outcome.is_err() {
-            // Nobody else can have taken the place: that needs `changes`.
-            self.publish(&changes, |map| map.insert(vacancy, region))?;
-        }
-        outcome
-    }
-
-    /// Published after the ioctl: until it succeeds the memory is where it was, and it never goes away.
-    pub(super) fn move_slot(&self, identity: &Arc<Identity>, gpa: u64) -> Result<()> {
-        let range = GpaRange::pages(gpa, identity.range().size())?;
-        let mut changes = self.changes()?;
-        let region = self.find(identity)?;
-        if region.range() == range {
-            return Ok(());
-        }
-        let vacancy = self.look(|map| map.vacancy_for_move(identity.number, range))?;
-        changes.lent()?.set(identity.number, range, identity.readonly, region.backed())?;
-        self.publish(&changes, |map| {
-            map.insert(vacancy, Arc::new(region.moved_to(range)));
-        })
-    }
-
-    /// Deletes all slots and lets go of the VM's fd. Closing twice is harmless, and so is closing in a forked child,
-    /// where nothing happens. The memory of a slot that KVM refuses to delete stays mapped for the life of the
-    /// process: nothing better can be done about it, by whoever closes either.
-    pub(crate) fn close(&self) {
-        let Ok(mut changes) = self.changes() else {
-            return;
-        };
-        let _unmapped_at_the_end = self.unpublish(&changes);
-        drop(changes.take());
+    fn check_width(&self, range: GpaRange) -> Result<()> {
+        let bits = self.features().address_bits;
+        if range.end() > 1 << bits { Err(Error::AddressWidth { range, bits }) } else { Ok(()) }
     }
 
     /// `size` bytes of the slot's memory from `offset` on, for a share of it.
@@ -116,11 +168,18 @@ impl GuestMemory {
 
     /// The region of the slot that `identity` stands for: another slot may have its number by now.
     fn find(&self, identity: &Arc<Identity>) -> Result<Arc<Region>> {
-        self.look(|map| {
-            let region = map.get(identity.number).map(|entry| &entry.value);
+        self.address_space(identity.key.space)?.look(|map| {
+            let region = map.get(identity.key.number).map(|entry| &entry.value);
             region.filter(|region| Arc::ptr_eq(region.identity(), identity)).cloned().ok_or(SLOT_CLOSED)
         })
     }
 }
 
-const SLOT_CLOSED: Error = Error::Closed { what: "memory slot" };
+/// KVM refuses every change of a slot on a `guest_memfd` but its deletion (api.rst 4.140).
+fn check_changeable(identity: &Identity, what: &'static str) -> Result<()> {
+    if !identity.is_fixed() {
+        return Ok(());
+    }
+    let expected = "on no guest_memfd: KVM lets such a slot be mapped and unmapped, no more";
+    Err(Error::InvalidArgument { what, expected })
+}

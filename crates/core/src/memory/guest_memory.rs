@@ -1,35 +1,33 @@
 //! The memory of one VM: the published map of slots, and host access through it.
-//!
-//! Locks, in this order: `changes` (the fd, and the right to change slots) is held through a whole change, ioctl
-//! included; `published` (what lies where) only for a look-up or the update itself, never through an ioctl or a copy.
-//! So a slow ioctl delays other changes and no access, and a long copy delays nobody: it holds its regions by `Arc`.
+//! Who may look and who may change is `state`'s.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
-};
+use std::{fmt, sync::Arc};
 
 use kvm_ioctls::VmFd;
 use vm_memory::GuestRegionCollection;
 
 use super::{
+    HoldOut,
     copy::GuestBytes,
-    lent::{KvmSlots, Lent, SetSlot},
+    lent::{KvmSlots, SetSlot},
     region::Region,
     slot::MemorySlot,
-    slot_map::SlotMap,
+    state::Inner,
 };
 use crate::{
     error::{Error, Result},
     range::GpaRange,
-    sys::fork,
 };
 
 /// What this VM's slots can do, as probed on the VM itself.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SlotFeatures {
-    /// `KVM_CAP_NR_MEMSLOTS`: how many slots there are.
+    /// `KVM_CAP_NR_MEMSLOTS`: how many slots there are in each address space.
     pub(crate) slots: u32,
+    /// `KVM_CAP_MULTI_ADDRESS_SPACE`, at least 1.
+    pub(crate) spaces: u32,
+    /// Bits of guest physical addresses, where that is known beforehand.
+    pub(crate) address_bits: u32,
     /// `KVM_CAP_READONLY_MEM`.
     pub(crate) readonly: bool,
     /// `KVM_CAP_USER_MEMORY2`.
@@ -39,12 +37,16 @@ pub(crate) struct SlotFeatures {
 /// One slot as [`GuestMemory::slots`] lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlotInfo {
-    /// The slot's number, as KVM knows it.
+    /// The slot's number, as KVM knows it, in its address space.
     pub number: u32,
+    /// The address space it is in, see [`GuestMemory::address_space`].
+    pub address_space: u32,
     /// Where it lies in the guest (bytes).
     pub range: GpaRange,
     /// Whether the guest may only read it.
     pub readonly: bool,
+    /// Whether KVM logs which of its pages the guest writes.
+    pub dirty_log: bool,
     /// What stands behind it: `anonymous`, …; for a share, what stands behind the slot that is shared.
     pub backing: &'static str,
     /// Which ioctl KVM was given, see [`MemorySlot::ioctl`].
@@ -76,49 +78,58 @@ pub struct SlotInfo {
 /// ```
 #[derive(Clone)]
 pub struct GuestMemory {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
+    /// The address space that it is seen through.
+    pub(super) space: u32,
 }
-
-struct Inner {
-    features: SlotFeatures,
-    /// [`fork::generation`] of the process the VM belongs to.
-    generation: u32,
-    /// Held for as long as a change takes; `None` once closed, so that handles which outlive the VM keep no fd.
-    changes: Mutex<Option<Lent>>,
-    /// What accesses see; `None` once closed. Changes only under `changes`.
-    published: RwLock<Option<SlotMap<Arc<Region>>>>,
-}
-
-/// The right to change slots, and the means.
-pub(super) struct Changes<'a>(MutexGuard<'a, Option<Lent>>);
-
-impl Changes<'_> {
-    pub(super) fn lent(&mut self) -> Result<&mut Lent> {
-        self.0.as_mut().ok_or(VM_CLOSED)
-    }
-
-    /// For good: nobody changes anything after this.
-    pub(super) fn take(&mut self) -> Option<Lent> {
-        self.0.take()
-    }
-}
-
-const VM_CLOSED: Error = Error::Closed { what: "VM" };
 
 impl GuestMemory {
-    /// The memory of `vm`, which has no slots yet.
-    pub(crate) fn new(vm: Arc<VmFd>, features: SlotFeatures) -> Self {
-        Self::with_ioctl(Box::new(KvmSlots::new(vm, features.region2)), features)
+    /// The memory of `vm`, which has no slots yet. `vcpus` holds the VM's vCPUs out of the guest.
+    pub(crate) fn new(vm: Arc<VmFd>, features: SlotFeatures, vcpus: Arc<dyn HoldOut>) -> Self {
+        Self::with_ioctl(Box::new(KvmSlots::new(vm, features.region2)), features, vcpus)
     }
 
-    pub(super) fn with_ioctl(ioctl: Box<dyn SetSlot>, features: SlotFeatures) -> Self {
-        let inner = Inner {
-            features,
-            generation: fork::generation(),
-            changes: Mutex::new(Some(Lent::new(ioctl))),
-            published: RwLock::new(Some(SlotMap::new(features.slots))),
-        };
-        Self { inner: Arc::new(inner) }
+    pub(super) fn with_ioctl(ioctl: Box<dyn SetSlot>, features: SlotFeatures, vcpus: Arc<dyn HoldOut>) -> Self {
+        Self { inner: Arc::new(Inner::new(ioctl, features, vcpus)), space: 0 }
+    }
+
+    /// The same memory, seen through another of the VM's address spaces: where not said otherwise its slots, accesses and
+    /// maps are those of that space. On x86 KVM has two, 1 being what a vCPU in system management mode sees
+    /// (api.rst 4.35). 0 is always there. A slot number and a guest physical address mean another slot in each.
+    ///
+    /// # Errors
+    /// [`Error::CapabilityMissing`] where the VM has but one (`KVM_CAP_MULTI_ADDRESS_SPACE`, Linux 4.2, x86),
+    /// [`Error::AddressSpaceRange`].
+    ///
+    /// ```no_run
+    /// use typevisor::{GpaRange, Kvm, Vm, VmOptions, memory::MapOptions};
+    /// let vm = Vm::create(&Kvm::open(Default::default())?, &VmOptions::default())?;
+    /// let management = vm.memory().address_space(1)?;
+    /// let smram = management.map(&MapOptions::new(GpaRange::pages(0xa_0000, 0x2_0000)?))?;
+    /// assert_eq!(smram.address_space(), 1);
+    /// assert!(vm.memory().slots()?.is_empty(), "in address space 0");
+    /// # Ok::<(), typevisor::Error>(())
+    /// ```
+    pub fn address_space(&self, id: u32) -> Result<Self> {
+        Ok(Self { inner: Arc::clone(&self.inner), space: self.check_space(Some(id))? })
+    }
+
+    /// The id of the address space that this is.
+    ///
+    /// # Errors
+    /// Those of [`GuestMemory::address_space`].
+    pub(super) fn check_space(&self, id: Option<u32>) -> Result<u32> {
+        let limit = self.features().spaces;
+        match id {
+            None => Ok(self.space),
+            Some(id) if id < limit => Ok(id),
+            Some(_) if limit == 1 => Err(Error::CapabilityMissing {
+                capability: "multi-address-space",
+                needed_by: "an address space other than 0",
+                since: "4.2",
+            }),
+            Some(id) => Err(Error::AddressSpaceRange { id, limit }),
+        }
     }
 
     /// Copies guest memory from `gpa` on to `target`. An empty `target` is fine wherever `gpa` is.
@@ -157,22 +168,12 @@ impl GuestMemory {
         self.access(gpa, size, |target| target.fill(byte))
     }
 
-    /// All slots in order of address. O(slots).
+    /// All slots of this address space in order of address. O(slots).
     ///
     /// # Errors
-    /// [`Error::Closed`], [`Error::Forked`].
+    /// [`Error::Closed`], [`Error::Poisoned`], [`Error::Forked`].
     pub fn slots(&self) -> Result<Vec<SlotInfo>> {
-        self.look(|map| {
-            let info = |region: &Arc<Region>| SlotInfo {
-                number: region.identity().number,
-                range: region.range(),
-                readonly: region.readonly(),
-                backing: region.identity().backing,
-                ioctl: region.identity().ioctl,
-                serial: region.identity().serial,
-            };
-            Ok(map.iter().map(|entry| info(&entry.value)).collect())
-        })
+        self.look(|map| Ok(map.iter().map(|entry| entry.value.identity().info()).collect()))
     }
 
     /// The slot with memory at `gpa`, if there is one.
@@ -219,43 +220,6 @@ impl GuestMemory {
             visit(piece.value.bytes(piece.offset, piece.size)?);
         }
         Ok(())
-    }
-
-    pub(super) fn features(&self) -> SlotFeatures {
-        self.inner.features
-    }
-
-    /// Looks something up in the map.
-    pub(super) fn look<T>(&self, look: impl FnOnce(&SlotMap<Arc<Region>>) -> Result<T>) -> Result<T> {
-        self.check_process()?;
-        let published = self.inner.published.read().unwrap_or_else(PoisonError::into_inner);
-        look(published.as_ref().ok_or(VM_CLOSED)?)
-    }
-
-    /// The right to change slots; waits for a change that is under way.
-    pub(super) fn changes(&self) -> Result<Changes<'_>> {
-        self.check_process()?;
-        Ok(Changes(self.inner.changes.lock().unwrap_or_else(PoisonError::into_inner)))
-    }
-
-    /// Changes what accesses see. The caller shows that it may.
-    pub(super) fn publish<T>(
-        &self,
-        _right: &Changes<'_>,
-        update: impl FnOnce(&mut SlotMap<Arc<Region>>) -> T,
-    ) -> Result<T> {
-        let mut published = self.inner.published.write().unwrap_or_else(PoisonError::into_inner);
-        published.as_mut().map(update).ok_or(VM_CLOSED)
-    }
-
-    /// From here on every access finds the VM closed. Gives back what was there.
-    pub(super) fn unpublish(&self, _right: &Changes<'_>) -> Option<SlotMap<Arc<Region>>> {
-        self.inner.published.write().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// Before any lock is touched: in a forked child one may be held by a thread that does not exist there.
-    fn check_process(&self) -> Result<()> {
-        if fork::generation() == self.inner.generation { Ok(()) } else { Err(Error::Forked) }
     }
 }
 

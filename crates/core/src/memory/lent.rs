@@ -5,27 +5,62 @@
 
 use std::{collections::BTreeMap, mem::ManuallyDrop, sync::Arc};
 
-use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region, kvm_userspace_memory_region2};
+use kvm_bindings::{
+    KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region, kvm_userspace_memory_region2,
+};
 use kvm_ioctls::VmFd;
 
 use super::backing::Backed;
 use crate::{
-    error::Result,
+    error::{Errno, Error, Result},
     range::GpaRange,
     sys::{
         fork,
         ioctl::{KVM_SET_USER_MEMORY_REGION, KVM_SET_USER_MEMORY_REGION2},
+        limits,
     },
 };
+
+/// A slot as KVM has it, or shall have it.
+#[derive(Debug, Clone)]
+pub(super) struct LentSlot {
+    /// As [`Key::id`](super::ledger::Key::id) packs it.
+    pub(super) id: u32,
+    /// As long as `backed`.
+    pub(super) range: GpaRange,
+    pub(super) readonly: bool,
+    pub(super) dirty_log: bool,
+    pub(super) backed: Backed,
+}
 
 /// What the ioctl is told. `size` 0 deletes the slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SlotCommand {
-    pub(super) number: u32,
+    /// Number and address space, as [`Key::id`](super::ledger::Key::id) packs them.
+    pub(super) id: u32,
     pub(super) readonly: bool,
+    pub(super) dirty_log: bool,
     pub(super) gpa: u64,
     pub(super) size: u64,
     pub(super) address: u64,
+}
+
+impl SlotCommand {
+    const fn deletion(id: u32) -> Self {
+        Self { id, readonly: false, dirty_log: false, gpa: 0, size: 0, address: 0 }
+    }
+
+    const fn flags(self) -> u32 {
+        let readonly = if self.readonly { KVM_MEM_READONLY } else { 0 };
+        readonly | if self.dirty_log { KVM_MEM_LOG_DIRTY_PAGES } else { 0 }
+    }
+}
+
+impl From<&LentSlot> for SlotCommand {
+    fn from(slot: &LentSlot) -> Self {
+        let &LentSlot { id, range, readonly, dirty_log, ref backed } = slot;
+        Self { id, readonly, dirty_log, gpa: range.gpa(), size: range.size(), address: backed.address() }
+    }
 }
 
 /// The ioctl that sets slots. A trait so that tests can refuse.
@@ -58,9 +93,8 @@ impl SetSlot for KvmSlots {
     }
 
     unsafe fn set(&self, command: SlotCommand) -> Result<()> {
-        let SlotCommand { number: slot, gpa: guest_phys_addr, size: memory_size, address: userspace_addr, .. } =
-            command;
-        let flags = if command.readonly { KVM_MEM_READONLY } else { 0 };
+        let SlotCommand { id: slot, gpa: guest_phys_addr, size: memory_size, address: userspace_addr, .. } = command;
+        let flags = command.flags();
         let done = if self.region2 {
             let region = kvm_userspace_memory_region2 {
                 slot,
@@ -81,17 +115,17 @@ impl SetSlot for KvmSlots {
     }
 }
 
-/// Every mapping that KVM knows, by slot number.
+/// Every slot that KVM has, by id, with its memory.
 pub(super) struct Lent {
     kvm: Box<dyn SetSlot>,
-    backings: BTreeMap<u32, Backed>,
+    slots: BTreeMap<u32, LentSlot>,
     /// [`fork::generation`] of the process the VM belongs to.
     generation: u32,
 }
 
 impl Lent {
     pub(super) fn new(kvm: Box<dyn SetSlot>) -> Self {
-        Self { kvm, backings: BTreeMap::new(), generation: fork::generation() }
+        Self { kvm, slots: BTreeMap::new(), generation: fork::generation() }
     }
 
     /// Which ioctl KVM is given.
@@ -99,35 +133,37 @@ impl Lent {
         self.kvm.name()
     }
 
-    /// Adds slot `number`, or moves it where it exists with this very memory and flag. `range` is as long as
-    /// `backed`.
+    /// The slot as KVM has it.
+    pub(super) fn get(&self, id: u32) -> Option<&LentSlot> {
+        self.slots.get(&id)
+    }
+
+    /// Adds a slot, or moves or flags the one that KVM has under that id, whose memory has to be the same.
     ///
     /// # Errors
-    /// [`crate::Error::Ioctl`]; nothing changed then.
-    pub(super) fn set(&mut self, number: u32, range: GpaRange, readonly: bool, backed: &Backed) -> Result<()> {
-        let (size, address) = (range.size(), backed.address());
-        let command = SlotCommand { number, readonly, gpa: range.gpa(), size, address };
-        // SAFETY: `backed` is `size` bytes or more at `address`. It goes into `backings` before anybody else can drop
-        // the reference we were lent, and leaves it only in `delete`, after KVM gave the slot up. Another mapping
-        // under the same number cannot be replaced by this: KVM refuses a new address for an existing slot.
-        unsafe { self.kvm.set(command) }?;
-        self.backings.insert(number, backed.clone());
+    /// [`Error::Ioctl`], [`Error::AddressWidth`]; nothing changed then.
+    pub(super) fn set(&mut self, slot: LentSlot) -> Result<()> {
+        // SAFETY: `backed` is as long as the range. It goes into `slots` before anybody else can drop the reference we
+        // were given, and leaves it only in `delete`, after KVM gave the slot up. Another mapping under the same id
+        // cannot be replaced by this: KVM refuses a new address for an existing slot.
+        unsafe { self.kvm.set(SlotCommand::from(&slot)) }.map_err(|error| past_width(error, slot.range))?;
+        self.slots.insert(slot.id, slot);
         Ok(())
     }
 
-    /// Deletes slot `number`; its memory is unmapped when its last holder lets go.
+    /// Deletes a slot; its memory is unmapped when its last holder lets go.
     ///
     /// # Errors
-    /// [`crate::Error::Ioctl`]; the slot is still there then.
-    pub(super) fn delete(&mut self, number: u32) -> Result<()> {
-        self.delete_in_kvm(number)?;
-        self.backings.remove(&number);
+    /// [`Error::Ioctl`]; the slot is still there then.
+    pub(super) fn delete(&mut self, id: u32) -> Result<()> {
+        self.delete_in_kvm(id)?;
+        self.slots.remove(&id);
         Ok(())
     }
 
-    fn delete_in_kvm(&self, number: u32) -> Result<()> {
+    fn delete_in_kvm(&self, id: u32) -> Result<()> {
         // SAFETY: size 0 deletes: no memory is given.
-        unsafe { self.kvm.set(SlotCommand { number, readonly: false, gpa: 0, size: 0, address: 0 }) }
+        unsafe { self.kvm.set(SlotCommand::deletion(id)) }
     }
 }
 
@@ -137,10 +173,22 @@ impl Drop for Lent {
         if self.generation != fork::generation() {
             return; // The slots are the parent's, and the mappings never came along.
         }
-        for (number, backed) in std::mem::take(&mut self.backings) {
-            if self.delete_in_kvm(number).is_err() {
-                let _mapped_for_ever = ManuallyDrop::new(backed);
+        for (id, slot) in std::mem::take(&mut self.slots) {
+            if self.delete_in_kvm(id).is_err() {
+                let _mapped_for_ever = ManuallyDrop::new(slot);
             }
         }
+    }
+}
+
+/// On x86 a VM's guest physical addresses are as wide as the processor's where it translates them itself, and 52 bits
+/// where KVM does: only KVM knows which, and says `EINVAL`.
+fn past_width(error: Error, range: GpaRange) -> Error {
+    if !matches!(error, Error::Ioctl { errno: Errno(libc::EINVAL), .. }) {
+        return error;
+    }
+    match limits::physical_address_bits() {
+        Some(bits) if range.end() > 1 << bits => Error::AddressWidth { range, bits },
+        _ => error,
     }
 }

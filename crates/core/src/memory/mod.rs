@@ -7,16 +7,35 @@ mod backing;
 mod changes;
 mod copy;
 mod guest_memory;
+mod ledger;
 mod lent;
 mod numbers;
 mod region;
 mod slot;
 mod slot_map;
+mod state;
 #[cfg(test)]
 mod tests;
+mod transaction;
+#[cfg(test)]
+mod transaction_tests;
 
 pub use backing::Backing;
 pub(crate) use guest_memory::SlotFeatures;
 pub use guest_memory::{GuestMemory, SlotInfo};
 pub use region::Region;
 pub use slot::{MapOptions, MemorySlot};
+pub use transaction::Change;
+
+/// Keeps the vCPUs of a VM out of the guest for as long as its memory is not what the guest may see: what this room asks
+/// of the one that runs them.
+pub(crate) trait HoldOut: Send + Sync {
+    /// Waits until no vCPU is in the guest; none enters until the value is dropped. By one thread at a time.
+    fn hold(&self) -> Box<dyn Held + '_>;
+
+    /// No vCPU enters the guest any more, for good.
+    fn poison(&self);
+}
+
+/// The vCPUs are out.
+pub(crate) trait Held {}

@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 use vm_memory::{
@@ -11,45 +11,80 @@ use vm_memory::{
     VolatileSlice,
 };
 
-use super::{backing::Backed, copy::GuestBytes, slot::MapOptions};
+use super::{backing::Backed, copy::GuestBytes, guest_memory::SlotInfo, ledger::Key, slot::MapOptions};
 use crate::{
     error::{Error, Result},
     range::GpaRange,
 };
 
 /// What makes a slot that slot, shared by all its handles and regions: two slots are the same one if this is.
+///
+/// What can change is written under the write lock of the map and read without: it is for showing, never for access.
 #[derive(Debug)]
 pub(super) struct Identity {
-    pub(super) number: u32,
-    pub(super) readonly: bool,
-    pub(super) backing: &'static str,
-    pub(super) ioctl: &'static str,
-    /// Given once in this process.
-    pub(super) serial: u64,
+    pub(super) key: Key,
+    backing: &'static str,
+    ioctl: &'static str,
     mapped_at: GpaRange,
-    /// Where it lies now. Written under the write lock of the map, read without: it is for showing, never for access.
+    /// Where it lies now.
     gpa: AtomicU64,
+    readonly: AtomicBool,
+    dirty_log: AtomicBool,
 }
 
 impl Identity {
-    pub(super) fn new(number: u32, options: &MapOptions, backed: &Backed, ioctl: &'static str) -> Self {
+    /// For the next slot: given once in this process.
+    pub(super) fn next_serial() -> u64 {
         static SERIALS: AtomicU64 = AtomicU64::new(1);
+        SERIALS.fetch_add(1, Relaxed)
+    }
+
+    pub(super) fn new(key: Key, options: &MapOptions, backed: &Backed, ioctl: &'static str) -> Self {
         let &MapOptions { range, readonly, .. } = options;
-        let serial = SERIALS.fetch_add(1, Relaxed);
         Self {
-            number,
-            readonly,
+            key,
             backing: backed.kind(),
             ioctl,
-            serial,
             mapped_at: range,
             gpa: AtomicU64::new(range.gpa()),
+            readonly: AtomicBool::new(readonly),
+            dirty_log: AtomicBool::new(false),
         }
     }
 
     pub(super) fn range(&self) -> GpaRange {
         // Only addresses of checked ranges of this size are stored, so the first choice is always there.
         GpaRange::new(self.gpa.load(Relaxed), self.mapped_at.size()).unwrap_or(self.mapped_at)
+    }
+
+    pub(super) fn readonly(&self) -> bool {
+        self.readonly.load(Relaxed)
+    }
+
+    pub(super) fn set_readonly(&self, readonly: bool) {
+        self.readonly.store(readonly, Relaxed);
+    }
+
+    pub(super) fn set_dirty_log(&self, dirty_log: bool) {
+        self.dirty_log.store(dirty_log, Relaxed);
+    }
+
+    /// Whether KVM lets it be mapped and unmapped, and no more: a slot on a `guest_memfd`.
+    pub(super) fn is_fixed(&self) -> bool {
+        self.backing == "guest-memfd"
+    }
+
+    pub(super) fn info(&self) -> SlotInfo {
+        SlotInfo {
+            number: self.key.number,
+            address_space: self.key.space,
+            range: self.range(),
+            readonly: self.readonly(),
+            dirty_log: self.dirty_log.load(Relaxed),
+            backing: self.backing,
+            ioctl: self.ioctl,
+            serial: self.key.serial,
+        }
     }
 }
 
@@ -107,7 +142,7 @@ impl Region {
     /// Whether the guest may only read it. The host may write.
     #[must_use]
     pub fn readonly(&self) -> bool {
-        self.identity.readonly
+        self.identity.readonly()
     }
 }
 

@@ -6,7 +6,10 @@ use super::{
     backing::{Backed, Backing},
     guest_memory::{GuestMemory, SlotInfo},
     region::Identity,
+    transaction::Change,
 };
+#[cfg(doc)]
+use crate::error::Error;
 use crate::{error::Result, range::GpaRange};
 
 /// What [`GuestMemory::map`] is asked for. Fields are added in minor releases: start from [`MapOptions::new`].
@@ -28,13 +31,15 @@ pub struct MapOptions {
     pub slot: Option<u32>,
     /// The memory behind it.
     pub backing: Backing,
+    /// The address space in which it appears; `None`: that of the [`GuestMemory`] by which it is mapped.
+    pub address_space: Option<u32>,
 }
 
 impl MapOptions {
     /// Zeroed anonymous memory over `range` that the guest may write, under the lowest free number.
     #[must_use]
     pub const fn new(range: GpaRange) -> Self {
-        Self { range, readonly: false, slot: None, backing: Backing::Anonymous }
+        Self { range, readonly: false, slot: None, backing: Backing::Anonymous, address_space: None }
     }
 }
 
@@ -50,47 +55,60 @@ impl MemorySlot {
         Self { memory, identity }
     }
 
+    pub(super) const fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+
+    pub(super) const fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
     /// A part of its memory, for another slot.
     pub(super) fn part(&self, offset: u64, size: u64) -> Result<Backed> {
         self.memory.part(&self.identity, offset, size)
     }
 
-    /// The slot's number, as KVM knows it.
+    /// The slot's number, as KVM knows it, in its address space.
     #[must_use]
     pub fn number(&self) -> u32 {
-        self.identity.number
+        self.info().number
+    }
+
+    /// The address space it is in.
+    #[must_use]
+    pub fn address_space(&self) -> u32 {
+        self.info().address_space
     }
 
     /// Where the slot lies (bytes), or lay when it was unmapped.
     #[must_use]
     pub fn range(&self) -> GpaRange {
-        self.identity.range()
+        self.info().range
     }
 
     /// Whether the guest may only read it.
     #[must_use]
     pub fn readonly(&self) -> bool {
-        self.identity.readonly
+        self.info().readonly
+    }
+
+    /// Whether KVM logs which of its pages the guest writes.
+    #[must_use]
+    pub fn dirty_log(&self) -> bool {
+        self.info().dirty_log
     }
 
     /// All of it at once.
     #[must_use]
     pub fn info(&self) -> SlotInfo {
-        SlotInfo {
-            number: self.number(),
-            range: self.range(),
-            readonly: self.readonly(),
-            backing: self.identity.backing,
-            ioctl: self.ioctl(),
-            serial: self.identity.serial,
-        }
+        self.identity.info()
     }
 
     /// Which ioctl KVM was given: `KVM_SET_USER_MEMORY_REGION2` where the VM has `KVM_CAP_USER_MEMORY2` (Linux 6.8),
     /// else `KVM_SET_USER_MEMORY_REGION`, which does the same for this memory.
     #[must_use]
     pub fn ioctl(&self) -> &'static str {
-        self.identity.ioctl
+        self.info().ioctl
     }
 
     /// Takes the memory away from the guest and gives it back to the host (api.rst 4.35, size 0). Copies of ours that
@@ -99,8 +117,8 @@ impl MemorySlot {
     /// KVM waits for every vCPU that is inside the kernel at that moment: long, where one sleeps in a missing page.
     ///
     /// # Errors
-    /// [`Error::Closed`](crate::Error::Closed) where the slot is unmapped already or the VM closed,
-    /// [`Error::Forked`](crate::Error::Forked), [`Error::Ioctl`](crate::Error::Ioctl): the slot is as it was then.
+    /// [`Error::Closed`] where the slot is unmapped already or the VM closed,
+    /// [`Error::Forked`], [`Error::Ioctl`]: the slot is as it was then.
     ///
     /// ```no_run
     /// use typevisor::{GpaRange, Kvm, Vm, VmOptions, memory::MapOptions};
@@ -118,9 +136,9 @@ impl MemorySlot {
     /// vCPUs run (api.rst 4.35). The new place may overlap the old one. Moving to where it lies does nothing.
     ///
     /// # Errors
-    /// [`Error::Unaligned`](crate::Error::Unaligned), [`Error::OutOfRange`](crate::Error::OutOfRange),
-    /// [`Error::SlotOverlap`](crate::Error::SlotOverlap) with another slot, [`Error::Closed`](crate::Error::Closed),
-    /// [`Error::Forked`](crate::Error::Forked), [`Error::Ioctl`](crate::Error::Ioctl) (an address past what the
+    /// [`Error::Unaligned`], [`Error::OutOfRange`],
+    /// [`Error::SlotOverlap`] with another slot, [`Error::Closed`],
+    /// [`Error::Forked`], [`Error::Ioctl`] (an address past what the
     /// guest's processor can have, say). The slot stays where it was then.
     ///
     /// ```no_run
@@ -133,6 +151,46 @@ impl MemorySlot {
     /// ```
     pub fn move_to(&self, gpa: u64) -> Result<()> {
         self.memory.move_slot(&self.identity, gpa)
+    }
+
+    /// Makes RAM of ROM, or ROM of RAM. KVM changes this of no slot that exists, so it is deleted and added again, with
+    /// number, content and dirty log flag as they are and with every vCPU held out of the guest meanwhile: guests see
+    /// the one or the other, and no run ends because of it; see [`GuestMemory::change`]. Nothing happens where it is so
+    /// already.
+    ///
+    /// # Errors
+    /// [`Error::CapabilityMissing`] for ROM where the VM lacks `KVM_CAP_READONLY_MEM` (Linux 3.7),
+    /// [`Error::InvalidArgument`] for ROM on a `guest_memfd`, [`Error::Closed`], [`Error::Forked`], [`Error::Ioctl`]: the
+    /// slot is as it was then. [`Error::Poisoned`] as with [`GuestMemory::change`].
+    ///
+    /// ```no_run
+    /// use typevisor::{GpaRange, Kvm, Vm, VmOptions, memory::MapOptions};
+    /// let vm = Vm::create(&Kvm::open(Default::default())?, &VmOptions::default())?;
+    /// let slot = vm.memory().map(&MapOptions::new(GpaRange::pages(0, 0x1000)?))?;
+    /// slot.set_readonly(true)?;
+    /// assert!(slot.readonly());
+    /// # Ok::<(), typevisor::Error>(())
+    /// ```
+    pub fn set_readonly(&self, readonly: bool) -> Result<()> {
+        self.memory.change(vec![Change::SetReadonly(self.clone(), readonly)]).map(drop)
+    }
+
+    /// Starts or stops KVM's log of the pages that the guest writes (`KVM_MEM_LOG_DIRTY_PAGES`, api.rst 4.35), while
+    /// vCPUs run. While it is on KVM maps the memory in small pages, which costs the guest speed.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] on a `guest_memfd`, [`Error::Closed`], [`Error::Forked`], [`Error::Ioctl`].
+    ///
+    /// ```no_run
+    /// use typevisor::{GpaRange, Kvm, Vm, VmOptions, memory::MapOptions};
+    /// let vm = Vm::create(&Kvm::open(Default::default())?, &VmOptions::default())?;
+    /// let slot = vm.memory().map(&MapOptions::new(GpaRange::pages(0, 0x1000)?))?;
+    /// slot.set_dirty_log(true)?;
+    /// assert!(slot.dirty_log());
+    /// # Ok::<(), typevisor::Error>(())
+    /// ```
+    pub fn set_dirty_log(&self, dirty_log: bool) -> Result<()> {
+        self.memory.set_dirty_log(&self.identity, dirty_log)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     range::GpaRange,
 };
 
-/// The slots of one VM by address and by number; ranges never overlap.
+/// The slots of one address space by address and by number; ranges never overlap.
 #[derive(Debug)]
 pub(super) struct SlotMap<T> {
     /// By first address.
@@ -28,9 +28,16 @@ pub(super) struct Entry<T> {
     pub(super) value: T,
 }
 
+impl<T> Entry<T> {
+    /// Where to put it back.
+    pub(super) const fn place(&self) -> Vacancy {
+        Vacancy { number: self.number, range: self.range }
+    }
+}
+
 /// A number and a range that were found free together. Whoever holds one holds the lock under which the map changes
 /// until it is used or dropped; so inserting cannot fail.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(super) struct Vacancy {
     number: u32,
@@ -40,6 +47,10 @@ pub(super) struct Vacancy {
 impl Vacancy {
     pub(super) const fn number(&self) -> u32 {
         self.number
+    }
+
+    pub(super) const fn range(&self) -> GpaRange {
+        self.range
     }
 }
 
@@ -320,6 +331,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::memory::tests::cases())]
+
         #[test]
         fn behaves_as_the_plain_model(
             operations in prop::collection::vec(operation(), 0..40),

@@ -7,10 +7,11 @@ use std::sync::{
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 
+use proptest::test_runner::Config as ProptestConfig;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::{
-    GuestMemory, MapOptions, MemorySlot, SlotFeatures, SlotInfo,
+    GuestMemory, Held, HoldOut, MapOptions, MemorySlot, SlotFeatures, SlotInfo,
     backing::HostMemory,
     lent::{SetSlot, SlotCommand},
 };
@@ -20,6 +21,12 @@ use crate::{
 };
 
 const PAGE: u64 = 0x1000;
+
+/// How many cases a property is held against: `TYPEVISOR_PROPTEST_CASES`, or few enough for every day.
+pub(super) fn cases() -> ProptestConfig {
+    let cases = std::env::var("TYPEVISOR_PROPTEST_CASES").ok().map(|text| text.parse().expect("a number of cases"));
+    ProptestConfig::with_cases(cases.unwrap_or(256))
+}
 
 /// Looks around while the ioctl is "in the kernel".
 type Spy = Box<dyn Fn(SlotCommand) + Send>;
@@ -48,14 +55,34 @@ impl SetSlot for Fake {
     }
 }
 
+/// A VM without vCPUs.
+pub(super) struct NoVcpus;
+
+struct Out;
+
+impl Held for Out {}
+
+impl HoldOut for NoVcpus {
+    fn hold(&self) -> Box<dyn Held + '_> {
+        Box::new(Out)
+    }
+
+    fn poison(&self) {}
+}
+
+/// A VM that has everything, and this many slots in each address space.
+pub(super) const fn features(slots: u32) -> SlotFeatures {
+    SlotFeatures { slots, spaces: 2, address_bits: 40, readonly: true, region2: true }
+}
+
 impl Fake {
     fn memory(&self, slots: u32) -> GuestMemory {
-        GuestMemory::with_ioctl(Box::new(self.clone()), SlotFeatures { slots, readonly: true, region2: true })
+        GuestMemory::with_ioctl(Box::new(self.clone()), features(slots), Arc::new(NoVcpus))
     }
 
     fn taken_calls(&self) -> Vec<(u32, bool, u64, u64)> {
         let calls = std::mem::take(&mut *self.calls.lock().unwrap());
-        calls.into_iter().map(|call| (call.number, call.readonly, call.gpa, call.size)).collect()
+        calls.into_iter().map(|call| (call.id, call.readonly, call.gpa, call.size)).collect()
     }
 }
 
@@ -68,7 +95,16 @@ fn map(memory: &GuestMemory, gpa: u64, size: u64) -> MemorySlot {
 }
 
 fn info(number: u32, gpa: u64, size: u64) -> SlotInfo {
-    SlotInfo { number, range: pages(gpa, size), readonly: false, backing: "anonymous", ioctl: "FAKE", serial: 0 }
+    SlotInfo {
+        number,
+        address_space: 0,
+        range: pages(gpa, size),
+        readonly: false,
+        dirty_log: false,
+        backing: "anonymous",
+        ioctl: "FAKE",
+        serial: 0,
+    }
 }
 
 /// All slots, whatever their serials.
@@ -132,8 +168,8 @@ fn what_can_be_checked_is_refused_without_an_ioctl() {
 
 #[test]
 fn read_only_needs_its_capability() {
-    let features = SlotFeatures { slots: 2, readonly: false, region2: true };
-    let memory = GuestMemory::with_ioctl(Box::new(Fake::default()), features);
+    let features = SlotFeatures { readonly: false, ..features(2) };
+    let memory = GuestMemory::with_ioctl(Box::new(Fake::default()), features, Arc::new(NoVcpus));
     let error = memory.map(&MapOptions { readonly: true, ..MapOptions::new(pages(0, PAGE)) }).unwrap_err();
     assert!(matches!(error, Error::CapabilityMissing { capability: "readonly-mem", .. }), "{error}");
     map(&memory, 0, PAGE);

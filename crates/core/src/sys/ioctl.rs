@@ -53,7 +53,20 @@ impl<T> Write<T> {
     }
 }
 
+#[cfg(feature = "test-hooks")]
+thread_local! {
+    static ISSUED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// How many requests this thread has issued.
+#[cfg(feature = "test-hooks")]
+pub(crate) fn issued() -> u64 {
+    ISSUED.get()
+}
+
 fn raw(fd: RawFd, number: u64, argument: u64) -> std::result::Result<i32, Errno> {
+    #[cfg(feature = "test-hooks")]
+    ISSUED.set(ISSUED.get() + 1);
     // SAFETY: `number` says how large the object behind `argument` is; `Write<T>` derives it from the type that
     // it passes by reference, and `Plain` requests take integers only.
     let result = unsafe { libc::ioctl(fd, number as libc::Ioctl, argument) };

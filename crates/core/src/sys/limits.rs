@@ -21,3 +21,10 @@ pub(crate) fn open_files() -> u64 {
     unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
     limit.rlim_cur
 }
+
+/// Bits of this machine's physical addresses, where `/proc/cpuinfo` tells (x86 does).
+pub(crate) fn physical_address_bits() -> Option<u32> {
+    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("address sizes"))?;
+    line.split_whitespace().find_map(|word| word.parse().ok()).filter(|bits| (32..=52).contains(bits))
+}

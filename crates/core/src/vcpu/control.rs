@@ -7,13 +7,13 @@
 
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread::{self, Thread},
 };
 
-use super::run_page::ImmediateExit;
+use super::{hold::Hold, run_page::ImmediateExit};
 use crate::{
     error::{Error, Result},
     sys::signal::{KickSignal, ThreadId},
@@ -51,15 +51,36 @@ struct Run {
 
 pub(crate) struct Control {
     requests: AtomicU32,
+    /// In `KVM_RUN`, or about to be.
+    inside: AtomicBool,
+    hold: Arc<Hold>,
     /// Held while a signal is sent, so that the thread cannot have ended.
     target: Mutex<Target>,
     signal: KickSignal,
 }
 
 impl Control {
-    pub(crate) const fn new(page: ImmediateExit, signal: KickSignal) -> Self {
+    pub(crate) const fn new(page: ImmediateExit, signal: KickSignal, hold: Arc<Hold>) -> Self {
         let target = Mutex::new(Target { page: Some(page), run: None });
-        Self { requests: AtomicU32::new(0), target, signal }
+        Self { requests: AtomicU32::new(0), inside: AtomicBool::new(false), hold, target, signal }
+    }
+
+    /// The only way into the guest: calls `enter`, which is `KVM_RUN`, once nobody holds the vCPU out.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`], [`Error::Forked`]; `enter` was not called then.
+    #[inline]
+    pub(crate) fn pass<T>(&self, enter: impl FnOnce() -> T) -> Result<T> {
+        self.hold.pass(&self.inside, enter)
+    }
+
+    pub(crate) fn is_inside(&self) -> bool {
+        self.inside.load(Ordering::SeqCst)
+    }
+
+    /// Ends an entry without a request: the runner finds no reason to stop, and comes back.
+    pub(crate) fn push_out(&self) {
+        interrupt(&self.target(), self.signal);
     }
 
     fn target(&self) -> MutexGuard<'_, Target> {
@@ -93,10 +114,7 @@ impl Control {
         if self.requests.fetch_or(what, Ordering::SeqCst) & what != 0 {
             return; // whoever asked first has done the rest, and the runner has not looked yet
         }
-        let Some(page) = &target.page else { return };
-        page.set();
-        if let Some((id, thread)) = target.run.as_ref().and_then(|run| run.thread.as_ref()) {
-            self.signal.send(*id);
+        if let Some(thread) = interrupt(target, self.signal) {
             thread.unpark();
         }
     }
@@ -155,6 +173,14 @@ impl Control {
     pub(crate) const fn signal(&self) -> KickSignal {
         self.signal
     }
+}
+
+/// Makes `KVM_RUN` return. Gives the thread that was signalled.
+fn interrupt(target: &Target, signal: KickSignal) -> Option<&Thread> {
+    target.page.as_ref()?.set();
+    let (id, thread) = target.run.as_ref()?.thread.as_ref()?;
+    signal.send(*id);
+    Some(thread)
 }
 
 impl Stop {

@@ -189,7 +189,7 @@ impl Engine {
 
     /// Once before a run, on the thread that drives it: from here on that thread is signalled.
     pub(crate) fn begin(&mut self, control: &Control) {
-        self.prime();
+        self.prime(control);
         control.enter();
     }
 
@@ -218,7 +218,7 @@ impl Engine {
             } else {
                 return Ok(Driven::Settled);
             }
-            match self.enter_and_dispatch() {
+            match self.enter_and_dispatch(control)? {
                 Dispatched::Nothing | Dispatched::Again => {}
                 Dispatched::Exit(exit) => return Ok(Driven::Exit(exit)),
                 Dispatched::Claimed(claimed) => return Ok(Driven::Claimed(claimed)),
@@ -241,7 +241,7 @@ impl Engine {
         // Bounded: immediate_exit lets KVM finish that instruction (of a string one, 1,024 elements) and no other.
         while self.is_pending() {
             self.immediate.set();
-            match self.enter_and_dispatch() {
+            match self.enter_and_dispatch(control)? {
                 // A device that is full is over its limit by one instruction at most.
                 Dispatched::Nothing | Dispatched::Again | Dispatched::Full(_) => {}
                 Dispatched::Exit(exit) => return Ok(Driven::Exit(exit)),
@@ -253,8 +253,8 @@ impl Engine {
     }
 
     #[inline]
-    fn enter_and_dispatch(&mut self) -> Dispatched {
-        match self.enter() {
+    fn enter_and_dispatch(&mut self, control: &Control) -> Result<Dispatched> {
+        Ok(match self.enter(control)? {
             Ok(_) => self.dispatch(),
             // EINTR and EAGAIN: not an exit, and the page says nothing; what was pending is complete.
             Err(Errno(libc::EINTR | libc::EAGAIN)) => {
@@ -265,23 +265,24 @@ impl Engine {
                 self.pending = Pending::Nothing;
                 Dispatched::Exit(decode_exit(self.page.bytes(), Some(errno), self.abi))
             }
-        }
+        })
     }
 
-    fn enter(&mut self) -> std::result::Result<i32, Errno> {
-        KVM_RUN.try_call(&*self.fd, 0)
+    /// Waits while the VM's vCPUs are held out; what is pending stays pending.
+    fn enter(&mut self, control: &Control) -> Result<std::result::Result<i32, Errno>> {
+        control.pass(|| KVM_RUN.try_call(&*self.fd, 0))
     }
 
     /// The first entry starts helper threads of the VM on x86, which a signal would abort: it happens under
     /// `immediate_exit`, before this thread can be signalled.
-    fn prime(&mut self) {
+    fn prime(&mut self, control: &Control) {
         if self.primed {
             return;
         }
         for _ in 0..PRIME_TRIES {
             self.immediate.set();
             // EINTR is what immediate_exit gives. Any failure but ENOMEM comes again in the run itself.
-            if self.enter() != Err(Errno(libc::ENOMEM)) {
+            if !matches!(self.enter(control), Ok(Err(Errno(libc::ENOMEM)))) {
                 break;
             }
         }

@@ -1,7 +1,7 @@
 //! What a vCPU's handle, its thread and its VM share: who has the engine, and how it ends.
 
 use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
     thread::{self, ThreadId},
 };
 
@@ -11,6 +11,7 @@ use super::{
     arch,
     control::Control,
     engine::Engine,
+    hold::{Hold, Occupant},
     thread::{Worker, is_driving},
     watchdog::Watchdog,
 };
@@ -51,6 +52,8 @@ pub(crate) struct Machine {
     /// What `KVM_GET_VCPU_MMAP_SIZE` says.
     pub(crate) run_size: usize,
     pub(crate) signal: KickSignal,
+    /// Of the VM.
+    pub(crate) hold: Arc<Hold>,
 }
 
 /// What the handle, the thread and the VM share.
@@ -65,12 +68,12 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(id: u32, fd: VcpuFd, machine: Machine) -> Result<Arc<Self>> {
-        let signal = machine.signal;
+        let (signal, hold) = (machine.signal, Arc::clone(&machine.hold));
         let (engine, immediate) = Engine::new(fd, machine)?;
         let place = Place::Here(Box::new(engine));
-        Ok(Arc::new(Self {
+        let shared = Arc::new(Self {
             id,
-            control: Control::new(immediate, signal),
+            control: Control::new(immediate, signal, Arc::clone(&hold)),
             state: Mutex::new(State {
                 place,
                 closing: false,
@@ -82,7 +85,10 @@ impl Shared {
             }),
             changed: Condvar::new(),
             generation: fork::generation(),
-        }))
+        });
+        let vcpu: Weak<Self> = Arc::downgrade(&shared);
+        hold.add(vcpu);
+        Ok(shared)
     }
 
     pub(crate) const fn id(&self) -> u32 {
@@ -211,5 +217,15 @@ impl Shared {
         while state.joining || is_away(&state) {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+}
+
+impl Occupant for Shared {
+    fn is_inside(&self) -> bool {
+        self.control.is_inside()
+    }
+
+    fn push_out(&self) {
+        self.control.push_out();
     }
 }

@@ -9,6 +9,7 @@
 )]
 
 mod boot;
+mod changes;
 mod claims;
 mod close;
 #[cfg(target_arch = "aarch64")]
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let everywhere = [
         boot::tests(),
+        changes::tests(),
         claims::tests(),
         close::tests(),
         host::tests(),

@@ -37,14 +37,14 @@ const MIN_BITS: u32 = 32;
 
 /// KVM's default type, 0, is a VM of 40 bits; a processor that has fewer refuses it (api.rst 4.2).
 pub(crate) fn vm_type(kvm: &Kvm) -> u64 {
-    match width(kvm) {
+    match address_bits(kvm) {
         MAX_BITS => 0,
         bits => u64::from(bits),
     }
 }
 
 /// Bits of the guest physical addresses of the VMs that [`vm_type`] makes.
-fn width(kvm: &Kvm) -> u32 {
+pub(crate) fn address_bits(kvm: &Kvm) -> u32 {
     // 0: a kernel that has no other than 40.
     let widest = u32::try_from(kvm.capability(Capability::ArmVmIpaSize)).unwrap_or(0);
     if widest == 0 { MAX_BITS } else { widest.clamp(MIN_BITS, MAX_BITS) }
@@ -95,7 +95,7 @@ pub(crate) fn initialise(
         };
         vcpu.set_device_attr(&initialise).map_err(Error::ioctl("KVM_SET_DEVICE_ATTR"))?;
     }
-    Ok(Setup { tables: HostTables::default(), init, features, bits: width(kvm) })
+    Ok(Setup { tables: HostTables::default(), init, features, bits: address_bits(kvm) })
 }
 
 /// The interrupt controller of this architecture is a device with addresses of its own: a later piece of work.

@@ -36,6 +36,12 @@ pub(crate) const fn vm_type(_kvm: &Kvm) -> u64 {
     0
 }
 
+/// Bits of a VM's guest physical addresses as far as they are known beforehand: KVM knows whether it translates them
+/// itself, or the processor does, which may have fewer.
+pub(crate) const fn address_bits(_kvm: &Kvm) -> u32 {
+    52
+}
+
 /// On this architecture CPUID says what a vCPU has.
 ///
 /// # Errors

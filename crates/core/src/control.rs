@@ -1,0 +1,137 @@
+//! A VM's control thread: does one after the other what may take too long for the thread that asks, as a change of slots
+//! that waits for a vCPU. Owns the queue and the thread; what a job does and whom it tells is the job's.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread::{self, Builder, JoinHandle},
+};
+
+use crate::{
+    error::{Errno, Error, Result},
+    sys::{fork, signal::KickSignal},
+};
+
+/// What a thread is asked to do.
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The control thread of a VM, started by its first job. Cheap to clone; all clones are the same thread.
+#[derive(Clone)]
+pub struct ControlThread {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// The thread was joined.
+    joined: Condvar,
+    /// [`fork::generation`] of the process the VM belongs to.
+    generation: u32,
+}
+
+#[derive(Default)]
+struct State {
+    /// None before the first job, and once the VM closes.
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    joining: bool,
+    closed: bool,
+}
+
+impl ControlThread {
+    pub(crate) fn new() -> Self {
+        let shared = Shared { state: Mutex::default(), joined: Condvar::new(), generation: fork::generation() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    fn state(&self) -> Result<MutexGuard<'_, State>> {
+        if self.shared.generation != fork::generation() {
+            return Err(Error::Forked);
+        }
+        Ok(self.shared.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Has `job` done on the thread, after the jobs before it. Once submitted it runs, also where the VM closes meanwhile:
+    /// what it asks of the VM is [`Error::Closed`] then. A panic in it ends the job and nothing else. A job may submit
+    /// another, and may close the VM.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Forked`], [`Error::Os`] where the thread cannot be started; the job is dropped then.
+    ///
+    /// ```no_run
+    /// use typevisor::{GpaRange, Kvm, Vm, VmOptions, memory::MapOptions};
+    /// let vm = Vm::create(&Kvm::open(Default::default())?, &VmOptions::default())?;
+    /// let memory = vm.memory().clone();
+    /// let (tell, told) = std::sync::mpsc::channel();
+    /// let ram = MapOptions::new(GpaRange::pages(0, 0x1000)?);
+    /// vm.control().submit(Box::new(move || drop(tell.send(memory.map(&ram)))))?;
+    /// assert!(told.recv().is_ok_and(|slot| slot.is_ok()));
+    /// # Ok::<(), typevisor::Error>(())
+    /// ```
+    pub fn submit(&self, job: Box<dyn FnOnce() + Send>) -> Result<()> {
+        let mut state = self.state()?;
+        if state.closed {
+            return Err(Error::Closed { what: "VM" });
+        }
+        if state.jobs.is_none() {
+            let (jobs, receiver) = channel();
+            state.thread = Some(spawn(receiver)?);
+            state.jobs = Some(jobs);
+        }
+        let sent = state.jobs.as_ref().map(|jobs| jobs.send(job));
+        match sent {
+            Some(Ok(())) => Ok(()),
+            // Its body catches panics, so it ends only when the sender is gone.
+            _ => Err(Error::Internal { message: "the VM's control thread has ended".into() }),
+        }
+    }
+
+    /// Ends the thread: takes no more jobs, and waits for those that it has. Twice is harmless; every caller finds it done
+    /// but a job of its own, which does not wait for itself.
+    pub(crate) fn close(&self) {
+        let Ok(mut state) = self.state() else { return };
+        state.closed = true;
+        state.jobs = None;
+        let of_its_own = |thread: &JoinHandle<()>| thread.thread().id() == thread::current().id();
+        if state.thread.as_ref().is_some_and(of_its_own) {
+            return;
+        }
+        if let Some(thread) = state.thread.take() {
+            state.joining = true;
+            drop(state);
+            // Its body catches panics: there is no result to look at.
+            let _ = thread.join();
+            let Ok(mut state) = self.state() else { return };
+            state.joining = false;
+            self.shared.joined.notify_all();
+            return;
+        }
+        while state.joining {
+            state = self.shared.joined.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+fn spawn(jobs: Receiver<Job>) -> Result<JoinHandle<()>> {
+    let work = move || {
+        for job in jobs {
+            // A panic in a job is the job's: the next must not suffer.
+            let _ = catch_unwind(AssertUnwindSafe(job));
+        }
+    };
+    KickSignal::with_all_blocked(|| Builder::new().name("kvm-control".into()).spawn(work))
+        .map_err(|error| Error::Os { call: "pthread_create", errno: Errno::from(error) })
+}
+
+impl std::fmt::Debug for ControlThread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ControlThread").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "control_tests.rs"]
+mod tests;

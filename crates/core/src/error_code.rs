@@ -1,0 +1,46 @@
+//! The closed list of codes by which programs tell errors apart.
+
+/// Declares the codes once: the enum, its names and the list of all.
+macro_rules! codes {
+    ($($variant:ident => $name:literal,)+) => {
+        /// The closed list of codes. The facade adds those that only it can meet (`ERR_LOAD`, …).
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[expect(missing_docs, reason = "each is documented at the error that carries it")]
+        #[non_exhaustive]
+        pub enum ErrorCode { $($variant,)+ }
+
+        impl ErrorCode {
+            /// Every code the core can give.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The code as programs see it, `ERR_…`.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    KvmUnavailable => "ERR_KVM_UNAVAILABLE",
+    CapabilityMissing => "ERR_CAPABILITY_MISSING",
+    InvalidArgument => "ERR_INVALID_ARGUMENT",
+    OutOfRange => "ERR_OUT_OF_RANGE",
+    Unaligned => "ERR_UNALIGNED",
+    SlotOverlap => "ERR_SLOT_OVERLAP",
+    SlotLimit => "ERR_SLOT_LIMIT",
+    MemoryHole => "ERR_MEMORY_HOLE",
+    Limit => "ERR_LIMIT",
+    Ioctl => "ERR_IOCTL",
+    Io => "ERR_IO",
+    Closed => "ERR_CLOSED",
+    Busy => "ERR_BUSY",
+    Poisoned => "ERR_POISONED",
+    Forked => "ERR_FORKED",
+    Timeout => "ERR_TIMEOUT",
+    ExitUnanswered => "ERR_EXIT_UNANSWERED",
+    NoAnswerExpected => "ERR_NO_ANSWER_EXPECTED",
+    GuestImage => "ERR_GUEST_IMAGE",
+    Internal => "ERR_INTERNAL",
+}

@@ -1,0 +1,296 @@
+//! Several changes of slots as one: all of them or none, without any vCPU seeing a state between. First the whole list
+//! is checked against the ledger and the memory is made, then the vCPUs are held out, then come the ioctls; where KVM
+//! refuses one, those before it are undone in reverse. Why: docs/design/memory.md.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    backing::{self, Backed},
+    guest_memory::GuestMemory,
+    ledger::{Key, Ledger, SLOT_CLOSED},
+    lent::{Lent, LentSlot},
+    region::{Identity, Region},
+    slot::{MapOptions, MemorySlot},
+    slot_map::Vacancy,
+    state::Spaces,
+};
+use crate::error::{Error, Result};
+
+/// One of the changes that [`GuestMemory::change`] makes together.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Change {
+    /// As [`GuestMemory::map`]. A share may be of a slot that an earlier change of the same list unmaps.
+    Map(MapOptions),
+    /// As [`MemorySlot::unmap`].
+    Unmap(MemorySlot),
+    /// As [`MemorySlot::move_to`], to this address (bytes, page-aligned).
+    Move(MemorySlot, u64),
+    /// As [`MemorySlot::set_readonly`].
+    SetReadonly(MemorySlot, bool),
+}
+
+impl GuestMemory {
+    /// Makes all `changes`, in order, or none of them. Meanwhile every vCPU of the VM is held out of the guest: it stands
+    /// between two instructions and goes on by itself, so no guest sees memory that is gone and not yet back, and no
+    /// run ends because of it. Host accesses wait for the ioctls, and see all changes or none.
+    ///
+    /// Gives back the slots of its maps, in their order. A list of nothing does nothing. May be called from a device or
+    /// a callback of a run. It waits for vCPUs to leave the kernel: long, where one sleeps in a missing page.
+    ///
+    /// # Errors
+    /// Before KVM is told anything, and with nothing done: what the calls of the single changes give, against the state
+    /// that the changes before it in the list would leave; [`Error::InvalidArgument`] for a slot of another VM. From
+    /// the kernel: [`Error::Ioctl`], and the changes before that one have been undone. Where the kernel refuses the
+    /// undoing too the VM is left [`Error::Poisoned`]: it runs no guest and gives no memory any more; close it.
+    ///
+    /// ```no_run
+    /// use typevisor::{GpaRange, Kvm, Vm, VmOptions, memory::{Change, MapOptions}};
+    /// let vm = Vm::create(&Kvm::open(Default::default())?, &VmOptions::default())?;
+    /// let bank = MapOptions::new(GpaRange::pages(0x8_0000, 0x1_0000)?);
+    /// let first = vm.memory().map(&bank)?;
+    /// // The guest sees the one bank or the other, never neither.
+    /// let second = vm.memory().change(vec![Change::Unmap(first), Change::Map(bank)])?;
+    /// assert_eq!(second.len(), 1);
+    /// # Ok::<(), typevisor::Error>(())
+    /// ```
+    pub fn change(&self, changes: Vec<Change>) -> Result<Vec<MemorySlot>> {
+        changes.iter().try_for_each(|change| self.check(change))?;
+        self.changes()?.attempt(|ledger, lent| {
+            let planned = changes.into_iter().map(|change| self.plan(ledger, change)).collect::<Result<Vec<_>>>()?;
+            let mut draft = Draft::new(lent);
+            planned.into_iter().try_for_each(|planned| draft.add(planned))?;
+            let Draft { steps, entries, .. } = draft;
+            let mapped = entries.iter().filter_map(|entry| self.mapped(entry)).collect();
+            if !steps.is_empty() {
+                self.carry_out(lent, &steps, entries)?;
+            }
+            Ok(mapped)
+        })
+    }
+
+    /// What can be said of a change without knowing any other.
+    fn check(&self, change: &Change) -> Result<()> {
+        match change {
+            Change::Map(options) => self.check_map(options).map(drop),
+            Change::Unmap(slot) => self.check_own(slot),
+            Change::Move(slot, gpa) => {
+                self.check_own(slot)?;
+                self.check_move(slot.identity(), *gpa).map(drop)
+            }
+            Change::SetReadonly(slot, readonly) => {
+                self.check_own(slot)?;
+                self.check_readonly(slot.identity(), *readonly)
+            }
+        }
+    }
+
+    fn check_own(&self, slot: &MemorySlot) -> Result<()> {
+        let foreign = Error::InvalidArgument { what: "slot", expected: "a slot of this VM" };
+        if self.is_same(slot.memory()) { Ok(()) } else { Err(foreign) }
+    }
+
+    /// Enters a change in the ledger, where it meets those before it.
+    fn plan(&self, ledger: &mut Ledger, change: Change) -> Result<Planned> {
+        match change {
+            Change::Map(options) => {
+                let (space, serial) = (self.check_map(&options)?, Identity::next_serial());
+                let place = ledger.add(space, options.range, options.slot, serial)?;
+                let key = Key { space, number: place.number(), serial };
+                Ok(Planned::Map { options, key, place })
+            }
+            Change::Unmap(slot) => {
+                let identity = Arc::clone(slot.identity());
+                ledger.remove(identity.key).map(|()| Planned::Unmap(identity))
+            }
+            Change::Move(slot, gpa) => {
+                let identity = Arc::clone(slot.identity());
+                let range = self.check_move(&identity, gpa)?;
+                let place = ledger.relocate(identity.key, range)?;
+                Ok(Planned::Move { identity, place })
+            }
+            Change::SetReadonly(slot, readonly) => {
+                let identity = Arc::clone(slot.identity());
+                ledger.check(identity.key).map(|()| Planned::SetReadonly { identity, readonly })
+            }
+        }
+    }
+
+    fn mapped(&self, entry: &Entry) -> Option<MemorySlot> {
+        let Entry::Map { region, .. } = entry else { return None };
+        Some(MemorySlot::new(self.clone(), Arc::clone(region.identity())))
+    }
+
+    /// With the vCPUs held out: the ioctls, then what accesses see, in one go.
+    fn carry_out(&self, lent: &mut Lent, steps: &[Step], entries: Vec<Entry>) -> Result<()> {
+        let held = self.hold(lent);
+        let mut published = self.published(lent);
+        if let Err(failure) = issue(lent, steps) {
+            return Err(match failure {
+                Failure::Undone(error) => error,
+                Failure::Lost(error) => {
+                    // While they are held: none of them enters again.
+                    self.poison(published);
+                    error
+                }
+            });
+        }
+        let spaces = published.spaces()?;
+        let removed: Vec<_> = entries.into_iter().filter_map(|entry| entry.publish(spaces)).collect();
+        drop((published, held));
+        drop(removed); // unmaps, which takes its time
+        Ok(())
+    }
+}
+
+/// A change that the ledger has.
+enum Planned {
+    Map { options: MapOptions, key: Key, place: Vacancy },
+    Unmap(Arc<Identity>),
+    Move { identity: Arc<Identity>, place: Vacancy },
+    SetReadonly { identity: Arc<Identity>, readonly: bool },
+}
+
+/// One ioctl, and what undoes it: the slot before and after.
+struct Step {
+    id: u32,
+    before: Option<LentSlot>,
+    after: Option<LentSlot>,
+}
+
+impl Step {
+    fn apply(&self, lent: &mut Lent) -> Result<()> {
+        tell(lent, self.id, self.after.as_ref())
+    }
+
+    fn undo(&self, lent: &mut Lent) -> Result<()> {
+        tell(lent, self.id, self.before.as_ref())
+    }
+}
+
+fn tell(lent: &mut Lent, id: u32, slot: Option<&LentSlot>) -> Result<()> {
+    match slot {
+        Some(slot) => lent.set(slot.clone()),
+        None => lent.delete(id),
+    }
+}
+
+enum Failure {
+    /// KVM refused, and everything is as it was.
+    Undone(Error),
+    /// KVM refused the undoing as well.
+    Lost(Error),
+}
+
+/// All steps or none.
+fn issue(lent: &mut Lent, steps: &[Step]) -> std::result::Result<(), Failure> {
+    let mut done = Vec::new();
+    for step in steps {
+        if let Err(error) = step.apply(lent) {
+            let undone = done.iter().rev().try_for_each(|step: &&Step| step.undo(lent));
+            return Err(undone.map_or_else(|refused| Failure::Lost(lost(refused)), |()| Failure::Undone(error)));
+        }
+        done.push(step);
+    }
+    Ok(())
+}
+
+/// A refused undoing, as an error that says what it means.
+fn lost(refused: Error) -> Error {
+    match refused {
+        Error::Ioctl { request, errno } => Error::SlotsLost { request, errno },
+        other => other,
+    }
+}
+
+/// What accesses see of a change, once all of KVM's part is done.
+enum Entry {
+    Map { space: u32, place: Vacancy, region: Arc<Region> },
+    Unmap(Key),
+    Move { key: Key, place: Vacancy },
+    SetReadonly { identity: Arc<Identity>, readonly: bool },
+}
+
+impl Entry {
+    /// Gives back the region that is no more, to be dropped without any lock.
+    fn publish(self, spaces: &mut Spaces) -> Option<Arc<Region>> {
+        match self {
+            Self::Map { space, place, region } => spaces.get_mut(space as usize)?.insert(place, region),
+            Self::Unmap(Key { space, number, .. }) => return Some(spaces.get_mut(space as usize)?.remove(number)?.1),
+            Self::Move { key: Key { space, number, .. }, place } => {
+                let map = spaces.get_mut(space as usize)?;
+                let (_, region) = map.remove(number)?;
+                map.insert(place, Arc::new(region.moved_to(place.range())));
+            }
+            Self::SetReadonly { identity, readonly } => identity.set_readonly(readonly),
+        }
+        None
+    }
+}
+
+/// The steps of a list of changes, each of which finds the slots as those before it leave them.
+struct Draft<'a> {
+    lent: &'a Lent,
+    /// Slots that differ from what KVM has.
+    touched: BTreeMap<u32, Option<LentSlot>>,
+    steps: Vec<Step>,
+    entries: Vec<Entry>,
+}
+
+impl<'a> Draft<'a> {
+    const fn new(lent: &'a Lent) -> Self {
+        Self { lent, touched: BTreeMap::new(), steps: Vec::new(), entries: Vec::new() }
+    }
+
+    fn add(&mut self, planned: Planned) -> Result<()> {
+        match planned {
+            Planned::Map { options, key, place } => {
+                let backed = backing::provide(&options.backing, options.range)?;
+                let (slot, region) = make(&options, key, backed, self.lent.name());
+                self.step(key.id(), Some(slot));
+                self.entries.push(Entry::Map { space: key.space, place, region });
+            }
+            Planned::Unmap(identity) => {
+                self.step(identity.key.id(), None);
+                self.entries.push(Entry::Unmap(identity.key));
+            }
+            Planned::Move { identity, place } => {
+                let slot = self.current(identity.key.id())?;
+                if slot.range != place.range() {
+                    self.step(slot.id, Some(LentSlot { range: place.range(), ..slot }));
+                    self.entries.push(Entry::Move { key: identity.key, place });
+                }
+            }
+            Planned::SetReadonly { identity, readonly } => {
+                let slot = self.current(identity.key.id())?;
+                if slot.readonly != readonly {
+                    // KVM changes this flag of no slot that exists (api.rst 4.35).
+                    self.step(slot.id, None);
+                    self.step(slot.id, Some(LentSlot { readonly, ..slot }));
+                    self.entries.push(Entry::SetReadonly { identity, readonly });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The slot as the steps so far leave it.
+    fn current(&self, id: u32) -> Result<LentSlot> {
+        let touched = self.touched.get(&id).map(Option::as_ref);
+        touched.unwrap_or_else(|| self.lent.get(id)).cloned().ok_or(SLOT_CLOSED)
+    }
+
+    fn step(&mut self, id: u32, after: Option<LentSlot>) {
+        let before = self.current(id).ok();
+        self.touched.insert(id, after.clone());
+        self.steps.push(Step { id, before, after });
+    }
+}
+
+/// A new slot, for KVM and for ourselves.
+pub(super) fn make(options: &MapOptions, key: Key, backed: Backed, ioctl: &'static str) -> (LentSlot, Arc<Region>) {
+    let &MapOptions { range, readonly, .. } = options;
+    let identity = Arc::new(Identity::new(key, options, &backed, ioctl));
+    let slot = LentSlot { id: key.id(), range, readonly, dirty_log: false, backed: backed.clone() };
+    (slot, Arc::new(Region::new(range, identity, backed)))
+}

@@ -1,0 +1,175 @@
+//! Holds all vCPUs of a VM out of `KVM_RUN` for a change of its memory that takes several ioctls: between two of them a
+//! guest would see what is neither the old nor the new. A held runner waits before the system call, with whatever
+//! completion is pending as it is, and goes on by itself. Why it is safe: docs/design/vcpu.md, "The hold".
+
+use std::sync::{
+    Condvar, Mutex, MutexGuard, PoisonError, Weak,
+    atomic::{AtomicBool, Ordering},
+};
+
+use crate::{
+    error::{Error, Result},
+    memory::{Held, HoldOut},
+    sys::fork,
+};
+
+/// A vCPU as the hold knows it.
+pub(super) trait Occupant: Send + Sync {
+    /// Whether it is in `KVM_RUN`, or about to be.
+    fn is_inside(&self) -> bool;
+
+    /// Makes its `KVM_RUN` return, be it under way or yet to come; nothing that the program would see.
+    fn push_out(&self);
+}
+
+/// The hold on the vCPUs of one VM.
+pub(crate) struct Hold {
+    /// No vCPU shall enter. Partner: a vCPU's own `inside`. Both sides store theirs and then load the other's, all
+    /// `SeqCst`: in the total order of these one of them sees the other.
+    closed: AtomicBool,
+    turn: Mutex<Turn>,
+    /// A vCPU came out, a hold ended, or the last of those that it had held went on.
+    changed: Condvar,
+    /// [`fork::generation`] of the process the VM belongs to.
+    generation: u32,
+}
+
+#[derive(Default)]
+struct Turn {
+    /// A thread holds, or waits for vCPUs to come out.
+    held: bool,
+    /// Grows with each hold that ends.
+    epoch: u64,
+    /// Runners that wait for this hold to end.
+    waiting: usize,
+    /// Runners of holds that have ended which have yet to wake. The next hold lets them go first: a guest gets its turn
+    /// between two, however closely they follow each other.
+    waking: usize,
+    poisoned: bool,
+    vcpus: Vec<Weak<dyn Occupant>>,
+}
+
+impl Default for Hold {
+    fn default() -> Self {
+        Self {
+            closed: AtomicBool::new(false),
+            turn: Mutex::default(),
+            changed: Condvar::new(),
+            generation: fork::generation(),
+        }
+    }
+}
+
+impl Hold {
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, turn: MutexGuard<'a, Turn>) -> MutexGuard<'a, Turn> {
+        self.changed.wait(turn).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a new vCPU under the hold, before its first entry.
+    pub(super) fn add(&self, vcpu: Weak<dyn Occupant>) {
+        let mut turn = self.turn();
+        turn.vcpus.retain(|vcpu| vcpu.strong_count() > 0);
+        turn.vcpus.push(vcpu);
+    }
+
+    /// Runs `enter`, which is `KVM_RUN`, as the vCPU whose flag `inside` is, once nobody holds it out.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`], [`Error::Forked`]; `enter` was not called then.
+    pub(super) fn pass<T>(&self, inside: &AtomicBool, enter: impl FnOnce() -> T) -> Result<T> {
+        inside.store(true, Ordering::SeqCst);
+        while self.closed.load(Ordering::SeqCst) {
+            self.stand_back(inside)?;
+            inside.store(true, Ordering::SeqCst);
+        }
+        let result = enter();
+        inside.store(false, Ordering::SeqCst);
+        if self.closed.load(Ordering::SeqCst) {
+            self.came_out();
+        }
+        Ok(result)
+    }
+
+    /// Somebody may wait for this vCPU to be out.
+    fn came_out(&self) {
+        if self.generation == fork::generation() {
+            let _turn = self.turn(); // whoever looks at `inside` has looked, and waits
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits until the hold that is on has ended.
+    #[cold]
+    fn stand_back(&self, inside: &AtomicBool) -> Result<()> {
+        inside.store(false, Ordering::SeqCst);
+        if self.generation != fork::generation() {
+            return Err(Error::Forked); // the one who holds is not in this process
+        }
+        let mut turn = self.turn();
+        self.changed.notify_all();
+        if turn.held {
+            let epoch = turn.epoch;
+            turn.waiting += 1;
+            while turn.epoch == epoch {
+                turn = self.wait(turn);
+            }
+            turn.waking -= 1;
+            self.changed.notify_all();
+        }
+        if turn.poisoned { Err(Error::SLOTS_POISONED) } else { Ok(()) }
+    }
+
+    fn release(&self) {
+        let mut turn = self.turn();
+        turn.held = false;
+        turn.epoch += 1;
+        turn.waking += std::mem::take(&mut turn.waiting);
+        self.closed.store(turn.poisoned, Ordering::SeqCst);
+        drop(turn);
+        self.changed.notify_all();
+    }
+}
+
+impl HoldOut for Hold {
+    fn hold(&self) -> Box<dyn Held + '_> {
+        let mut turn = self.turn();
+        while turn.held || turn.waking > 0 {
+            turn = self.wait(turn);
+        }
+        turn.held = true;
+        self.closed.store(true, Ordering::SeqCst);
+        // Those that are made from here on find the VM closed to them.
+        let vcpus: Vec<_> = turn.vcpus.iter().filter_map(Weak::upgrade).collect();
+        vcpus.iter().filter(|vcpu| vcpu.is_inside()).for_each(|vcpu| vcpu.push_out());
+        while vcpus.iter().any(|vcpu| vcpu.is_inside()) {
+            turn = self.wait(turn);
+        }
+        drop(turn);
+        Box::new(Guard(self))
+    }
+
+    fn poison(&self) {
+        let mut turn = self.turn();
+        turn.poisoned = true;
+        self.closed.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Lets them go.
+struct Guard<'a>(&'a Hold);
+
+impl Held for Guard<'_> {}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+#[cfg(test)]
+#[path = "hold_tests.rs"]
+mod tests;
