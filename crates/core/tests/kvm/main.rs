@@ -23,6 +23,7 @@ mod memory;
 mod psci;
 mod run;
 mod set_memory_region;
+mod stress;
 mod support;
 
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         memory::tests(),
         run::tests(),
         set_memory_region::tests(),
+        stress::tests(),
     ];
     let trials = everywhere.into_iter().flatten().chain(of_this_architecture());
     let trials = match support::kvm_is_here() {
