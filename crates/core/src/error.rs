@@ -1,4 +1,4 @@
-//! The one error type; its codes are `error_code`'s.
+//! The one error type: every variant chooses one of the codes of `error_code.rs`.
 
 use std::{fmt, ops::Range, path::PathBuf};
 
@@ -171,6 +171,23 @@ pub enum Error {
         /// The whole access.
         range: GpaRange,
     },
+    /// The host cannot reach memory of the guest's: what stands behind it is gone (a file that was truncated) or may not be
+    /// written. What comes before `gpa` in the access may have been copied; of a read, nothing is to be relied on.
+    #[error(
+        "the host cannot reach guest memory at {gpa:#x} (in an access of {size:#x} bytes): {errno}; what stands behind it \
+         is gone, as where a file was truncated, or is not to be written; what comes before it may have been copied"
+    )]
+    HostAccess {
+        /// First address that was not reached.
+        gpa: u64,
+        /// Bytes of the whole access.
+        size: u64,
+        /// By which system call.
+        call: &'static str,
+        /// What the kernel returned.
+        #[source]
+        errno: Errno,
+    },
     /// No RAM where firmware's copy below 1 MiB goes. Nothing was mapped or written.
     #[error(
         "no RAM at {gpa:#x}: a copy of the firmware goes to {range}; map RAM there first, 16 MiB from 0 on for a PC"
@@ -190,6 +207,21 @@ pub enum Error {
         limit: u64,
         /// What to do.
         remedy: &'static str,
+    },
+    /// Too few huge pages are free. Nothing was mapped.
+    #[error(
+        "{wanted} huge pages of {page_size} bytes are wanted and {free} are free; reserve more: echo {enough} > \
+         /sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages (as root)", kib = page_size >> 10
+    )]
+    HugePages {
+        /// Bytes of one page.
+        page_size: u64,
+        /// Pages that were asked for.
+        wanted: u64,
+        /// Pages that nobody has reserved.
+        free: u64,
+        /// How many pages of this size the machine needs to have for it.
+        enough: u64,
     },
     /// The host has no room for guest memory.
     #[error("the host has no room for {size:#x} bytes: {errno}; map less, or raise the limits on memory (ulimit -v)")]
@@ -324,7 +356,8 @@ impl Error {
             Self::SlotOverlap { .. } => ErrorCode::SlotOverlap,
             Self::SlotLimit { .. } => ErrorCode::SlotLimit,
             Self::MemoryHole { .. } | Self::FirmwareRam { .. } => ErrorCode::MemoryHole,
-            Self::Limit { .. } | Self::HostMemory { .. } => ErrorCode::Limit,
+            Self::HostAccess { .. } => ErrorCode::HostAccess,
+            Self::Limit { .. } | Self::HostMemory { .. } | Self::HugePages { .. } => ErrorCode::Limit,
             Self::Closed { .. } => ErrorCode::Closed,
             Self::Busy { .. } => ErrorCode::Busy,
             Self::Poisoned { .. } | Self::SlotsLost { .. } => ErrorCode::Poisoned,
@@ -343,7 +376,7 @@ impl Error {
     pub const fn errno(&self) -> Option<(Errno, &'static str)> {
         match self {
             Self::Ioctl { request, errno } => Some((*errno, request)),
-            Self::Os { call, errno } => Some((*errno, call)),
+            Self::Os { call, errno } | Self::HostAccess { call, errno, .. } => Some((*errno, call)),
             Self::File { errno, .. } => Some((*errno, "open")),
             Self::HostMemory { errno, .. } => Some((*errno, "mmap")),
             Self::KvmUnavailable { reason } => reason.refusal(),
@@ -358,9 +391,15 @@ impl Error {
 
     /// Where a call that makes a descriptor failed: says so where none is left.
     pub(crate) fn creation(request: &'static str, errno: Errno) -> Self {
-        if errno.0 != libc::EMFILE {
-            return Self::Ioctl { request, errno };
-        }
+        if errno.0 == libc::EMFILE { Self::no_descriptor() } else { Self::Ioctl { request, errno } }
+    }
+
+    /// As [`Error::creation`], of a system call.
+    pub(crate) fn descriptor(call: &'static str, errno: Errno) -> Self {
+        if errno.0 == libc::EMFILE { Self::no_descriptor() } else { Self::Os { call, errno } }
+    }
+
+    fn no_descriptor() -> Self {
         let remedy = "close VMs, or raise RLIMIT_NOFILE (ulimit -n)";
         Self::Limit { what: "open files of this process", limit: limits::open_files(), remedy }
     }

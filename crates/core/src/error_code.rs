@@ -31,6 +31,7 @@ codes! {
     SlotOverlap => "ERR_SLOT_OVERLAP",
     SlotLimit => "ERR_SLOT_LIMIT",
     MemoryHole => "ERR_MEMORY_HOLE",
+    HostAccess => "ERR_HOST_ACCESS",
     Limit => "ERR_LIMIT",
     Ioctl => "ERR_IOCTL",
     Io => "ERR_IO",

@@ -15,7 +15,7 @@ use crate::{
     exit::{Abi, Arch},
     host::{Capabilities, Capability, Kvm},
     loader::{FirmwareLayout, load_firmware},
-    memory::{GuestMemory, SlotFeatures},
+    memory::{GUEST_MEMFD_FLAGS, GuestMemory, SlotFeatures},
     sys::{fork, signal::KickSignal},
     vcpu::{self, Hold, Vcpu, VcpuFeatures, VcpuOptions, arch},
 };
@@ -242,6 +242,8 @@ fn slot_features(kvm: &Kvm, capabilities: &Capabilities) -> SlotFeatures {
         address_bits: arch::address_bits(kvm),
         readonly: capabilities.has(Capability::ReadonlyMem),
         region2: capabilities.has(Capability::UserMemory2),
+        guest_memfd: u64::try_from(capabilities.value(Capability::GuestMemfdFlags))
+            .is_ok_and(|flags| flags & GUEST_MEMFD_FLAGS == GUEST_MEMFD_FLAGS),
     }
 }
 

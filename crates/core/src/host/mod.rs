@@ -17,3 +17,14 @@ pub use machine::{DeviceNode, Machine, Virtualization};
 pub use probe::{Capabilities, CapabilityValue};
 pub(crate) use probe::{ask, require};
 pub use unavailable::{Cause, Unavailable};
+
+/// The sizes of huge pages that this machine has for [`Backing::Hugetlb`](crate::memory::Backing::Hugetlb) (bytes,
+/// smallest first), of which some may be reserved or none; empty in a kernel without hugetlb.
+///
+/// ```
+/// assert!(typevisor::host::huge_page_sizes().iter().all(|size| size.is_power_of_two()));
+/// ```
+#[must_use]
+pub fn huge_page_sizes() -> Vec<u64> {
+    crate::sys::hugepages::sizes()
+}

@@ -21,15 +21,18 @@ use crate::{
 const SLOT_SIZE_MAX: u64 = ((1 << 31) - 1) * PAGE_SIZE;
 
 impl GuestMemory {
-    /// Puts memory into the guest (api.rst 4.35 and 4.140). It does not follow a fork, and stays until
-    /// [`MemorySlot::unmap`] or [`Vm::close`](crate::Vm::close). vCPUs may run.
+    /// Puts memory into the guest (api.rst 4.35 and 4.140), zeroed and anonymous unless another
+    /// [`Backing`](super::Backing) is asked for. It does not follow a fork, and stays until [`MemorySlot::unmap`] or
+    /// [`Vm::close`](crate::Vm::close). vCPUs may run.
     ///
     /// # Errors
     /// Before KVM is told anything: [`Error::Unaligned`], [`Error::InvalidArgument`] (8 TiB or more),
-    /// [`Error::CapabilityMissing`] (read-only memory, or an address space, that the VM lacks),
+    /// [`Error::CapabilityMissing`] (read-only memory, a `guest_memfd` or an address space that the VM lacks),
     /// [`Error::AddressSpaceRange`], [`Error::AddressWidth`], [`Error::SlotOverlap`], [`Error::SlotNumberTaken`],
-    /// [`Error::SlotNumberRange`], [`Error::SlotLimit`], [`Error::Limit`] (no address space left), [`Error::Closed`],
-    /// [`Error::Poisoned`], [`Error::Forked`]. From the kernel: [`Error::Ioctl`]. The slots are as they were then.
+    /// [`Error::SlotNumberRange`], [`Error::SlotLimit`], [`Error::Limit`] (mappings or descriptors),
+    /// [`Error::HugePages`], [`Error::HostMemory`] (no address space left), [`Error::Os`] (a file that cannot be mapped),
+    /// [`Error::Closed`], [`Error::Poisoned`], [`Error::Forked`]. From the kernel: [`Error::Ioctl`]. The slots are as they
+    /// were then.
     ///
     /// ```no_run
     /// use typevisor::{GpaRange, Kvm, Vm, VmOptions, memory::MapOptions};
@@ -47,7 +50,7 @@ impl GuestMemory {
             let serial = Identity::next_serial();
             let place = ledger.add(space, range, options.slot, serial)?;
             let key = Key { space, number: place.number(), serial };
-            let backed = backing::provide(&options.backing, range)?;
+            let backed = backing::provide(options, self.features(), lent)?;
             let (slot, region) = transaction::make(options, key, backed, lent.name());
             lent.set(slot)?;
             let identity = Arc::clone(region.identity());

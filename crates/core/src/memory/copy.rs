@@ -1,4 +1,4 @@
-//! Copies between guest memory and host buffers. The guest may read and write the same bytes at the same time, so
+//! Copies between guest memory that is reached directly and host buffers. The guest may read and write the same bytes at the same time, so
 //! there is never a `&[u8]` over guest memory: every access is a relaxed atomic one of the widest aligned size, and
 //! an aligned value of 2, 4 or 8 bytes that lies in an access is never torn. (`memcpy`, and with it vm-memory's bulk
 //! copy, promises no such thing.) Two copies of ours of different alignment may race on the same word: Rust's memory
@@ -189,9 +189,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sys::mapping::Source;
 
     fn page() -> Mapping {
-        Mapping::anonymous(4096).unwrap()
+        Mapping::of(Source::Anonymous, 4096).unwrap()
     }
 
     fn runs(address: usize, size: usize) -> Vec<(usize, usize)> {

@@ -8,7 +8,6 @@ use vm_memory::GuestRegionCollection;
 
 use super::{
     HoldOut,
-    copy::GuestBytes,
     lent::{KvmSlots, SetSlot},
     region::Region,
     slot::MemorySlot,
@@ -32,6 +31,8 @@ pub(crate) struct SlotFeatures {
     pub(crate) readonly: bool,
     /// `KVM_CAP_USER_MEMORY2`.
     pub(crate) region2: bool,
+    /// `KVM_CAP_GUEST_MEMFD_FLAGS`: whether a `guest_memfd` can be mapped and shared from the start.
+    pub(crate) guest_memfd: bool,
 }
 
 /// One slot as [`GuestMemory::slots`] lists it.
@@ -59,8 +60,9 @@ pub struct SlotInfo {
 ///
 /// Addresses are guest physical, sizes are bytes. An access crosses slot borders freely and happens whole or not at
 /// all: where one byte has no slot, nothing is copied. Aligned values of 2, 4 and 8 bytes are never torn, against
-/// vCPUs as against other threads; an access of more than that is not atomic as a whole. An access that runs while
-/// its slot is unmapped or moved counts as one before that.
+/// vCPUs as against other threads, in memory that is reached directly, and may be in the other kinds (see
+/// [`Backing`](super::Backing)); an access of more than that is not atomic as a whole. An access that runs while its
+/// slot is unmapped or moved counts as one before that.
 ///
 /// After [`Vm::close`](crate::Vm::close) every call is [`Error::Closed`], in a forked child [`Error::Forked`].
 ///
@@ -132,42 +134,6 @@ impl GuestMemory {
         }
     }
 
-    /// Copies guest memory from `gpa` on to `target`. An empty `target` is fine wherever `gpa` is.
-    ///
-    /// # Errors
-    /// [`Error::MemoryHole`] with the first address that no slot covers (nothing was copied), [`Error::OutOfRange`],
-    /// [`Error::Closed`], [`Error::Forked`].
-    pub fn read(&self, gpa: u64, target: &mut [u8]) -> Result<()> {
-        let mut left = target;
-        self.access(gpa, left.len() as u64, |bytes| {
-            let (part, rest) = std::mem::take(&mut left).split_at_mut_checked(bytes.size()).unwrap_or_default();
-            bytes.read(part);
-            left = rest;
-        })
-    }
-
-    /// Copies `bytes` to guest memory from `gpa` on. The host may write read-only slots: that is how a ROM gets its
-    /// content. Empty `bytes` are fine wherever `gpa` is.
-    ///
-    /// # Errors
-    /// Those of [`GuestMemory::read`].
-    pub fn write(&self, gpa: u64, bytes: &[u8]) -> Result<()> {
-        let mut left = bytes;
-        self.access(gpa, bytes.len() as u64, |target| {
-            let (part, rest) = left.split_at_checked(target.size()).unwrap_or_default();
-            target.write(part);
-            left = rest;
-        })
-    }
-
-    /// Makes `size` bytes from `gpa` on `byte`, in read-only slots too. A `size` of 0 is fine wherever `gpa` is.
-    ///
-    /// # Errors
-    /// Those of [`GuestMemory::read`].
-    pub fn fill(&self, gpa: u64, size: u64, byte: u8) -> Result<()> {
-        self.access(gpa, size, |target| target.fill(byte))
-    }
-
     /// All slots of this address space in order of address. O(slots).
     ///
     /// # Errors
@@ -208,18 +174,6 @@ impl GuestMemory {
         }
         GuestRegionCollection::from_arc_regions(regions)
             .map_err(|error| Error::Internal { message: error.to_string().into() })
-    }
-
-    /// Shows `visit` the memory of the access part by part, once all of it is known to be there.
-    fn access(&self, gpa: u64, size: u64, mut visit: impl FnMut(GuestBytes<'_>)) -> Result<()> {
-        if size == 0 {
-            return self.look(|_| Ok(()));
-        }
-        let range = GpaRange::new(gpa, size)?;
-        for piece in self.look(|map| map.pieces(range))? {
-            visit(piece.value.bytes(piece.offset, piece.size)?);
-        }
-        Ok(())
     }
 }
 

@@ -3,21 +3,27 @@
 //! up; whatever else holds or drops it cannot unmap it under a guest.
 #![expect(unsafe_code, reason = "gives host addresses to KVM")]
 
-use std::{collections::BTreeMap, mem::ManuallyDrop, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    mem::ManuallyDrop,
+    os::fd::{FromRawFd, OwnedFd, RawFd},
+    sync::Arc,
+};
 
 use kvm_bindings::{
-    KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region, kvm_userspace_memory_region2,
+    KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_create_guest_memfd,
+    kvm_userspace_memory_region, kvm_userspace_memory_region2,
 };
 use kvm_ioctls::VmFd;
 
-use super::backing::Backed;
+use super::backing::{Backed, CreateGuestMemfd};
 use crate::{
     error::{Errno, Error, Result},
     range::GpaRange,
     sys::{
         fork,
-        ioctl::{KVM_SET_USER_MEMORY_REGION, KVM_SET_USER_MEMORY_REGION2},
-        limits,
+        ioctl::{KVM_CREATE_GUEST_MEMFD, KVM_SET_USER_MEMORY_REGION, KVM_SET_USER_MEMORY_REGION2},
+        limits, memfd,
     },
 };
 
@@ -43,23 +49,28 @@ pub(super) struct SlotCommand {
     pub(super) gpa: u64,
     pub(super) size: u64,
     pub(super) address: u64,
+    /// The descriptor and the place in it, for a slot made of one.
+    pub(super) guest_memfd: Option<(RawFd, u64)>,
 }
 
 impl SlotCommand {
     const fn deletion(id: u32) -> Self {
-        Self { id, readonly: false, dirty_log: false, gpa: 0, size: 0, address: 0 }
+        Self { id, readonly: false, dirty_log: false, gpa: 0, size: 0, address: 0, guest_memfd: None }
     }
 
-    const fn flags(self) -> u32 {
-        let readonly = if self.readonly { KVM_MEM_READONLY } else { 0 };
-        readonly | if self.dirty_log { KVM_MEM_LOG_DIRTY_PAGES } else { 0 }
+    fn flags(self) -> u32 {
+        let flag = |on: bool, flag| if on { flag } else { 0 };
+        flag(self.readonly, KVM_MEM_READONLY)
+            | flag(self.dirty_log, KVM_MEM_LOG_DIRTY_PAGES)
+            | flag(self.guest_memfd.is_some(), KVM_MEM_GUEST_MEMFD)
     }
 }
 
 impl From<&LentSlot> for SlotCommand {
     fn from(slot: &LentSlot) -> Self {
         let &LentSlot { id, range, readonly, dirty_log, ref backed } = slot;
-        Self { id, readonly, dirty_log, gpa: range.gpa(), size: range.size(), address: backed.address() }
+        let (address, guest_memfd) = (backed.address(), backed.guest_memfd());
+        Self { id, readonly, dirty_log, gpa: range.gpa(), size: range.size(), address, guest_memfd }
     }
 }
 
@@ -71,6 +82,9 @@ pub(super) trait SetSlot: Send {
     /// # Safety
     /// `address` is memory of `size` bytes that stays mapped until the slot was deleted.
     unsafe fn set(&self, command: SlotCommand) -> Result<()>;
+
+    /// See [`CreateGuestMemfd`].
+    fn create_guest_memfd(&self, size: u64) -> Result<OwnedFd>;
 }
 
 /// The slots of a real VM.
@@ -95,6 +109,7 @@ impl SetSlot for KvmSlots {
     unsafe fn set(&self, command: SlotCommand) -> Result<()> {
         let SlotCommand { id: slot, gpa: guest_phys_addr, size: memory_size, address: userspace_addr, .. } = command;
         let flags = command.flags();
+        let (fd, offset) = command.guest_memfd.unwrap_or_default();
         let done = if self.region2 {
             let region = kvm_userspace_memory_region2 {
                 slot,
@@ -102,7 +117,9 @@ impl SetSlot for KvmSlots {
                 guest_phys_addr,
                 memory_size,
                 userspace_addr,
-                ..Default::default() // no guest_memfd, and padding that has to be zero
+                guest_memfd: fd.cast_unsigned(),
+                guest_memfd_offset: offset,
+                ..Default::default() // padding that has to be zero
             };
             // SAFETY: the caller keeps the memory at `userspace_addr` mapped for as long as the slot exists.
             unsafe { KVM_SET_USER_MEMORY_REGION2.call(&*self.vm, &region) }
@@ -112,6 +129,29 @@ impl SetSlot for KvmSlots {
             unsafe { KVM_SET_USER_MEMORY_REGION.call(&*self.vm, &region) }
         };
         done.map(|_| ())
+    }
+
+    fn create_guest_memfd(&self, size: u64) -> Result<OwnedFd> {
+        let wanted = kvm_create_guest_memfd { size, flags: GUEST_MEMFD_FLAGS, ..Default::default() };
+        // SAFETY: the request maps and keeps no memory of ours; it makes a descriptor.
+        let fd = unsafe { KVM_CREATE_GUEST_MEMFD.call(&*self.vm, &wanted) }.map_err(|error| match error {
+            Error::Ioctl { request, errno } => Error::creation(request, errno),
+            other => other,
+        })?;
+        // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        // KVM makes it without: a shell that is spawned would keep the VM alive.
+        memfd::close_on_exec(&fd)?;
+        Ok(fd)
+    }
+}
+
+/// `GUEST_MEMFD_FLAG_MMAP` and `GUEST_MEMFD_FLAG_INIT_SHARED` of linux/kvm.h (Linux 6.18).
+pub(crate) const GUEST_MEMFD_FLAGS: u64 = 0b11;
+
+impl CreateGuestMemfd for Lent {
+    fn create_guest_memfd(&self, size: u64) -> Result<OwnedFd> {
+        self.kvm.create_guest_memfd(size)
     }
 }
 

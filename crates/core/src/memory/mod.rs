@@ -3,7 +3,9 @@
 //! (`host`; it arrives here as `SlotFeatures`). Ruled by api.rst 4.35 and 4.140; why it is built as it is:
 //! `docs/design/memory.md`.
 
+mod access;
 mod backing;
+mod backing_kinds;
 mod changes;
 mod copy;
 mod guest_memory;
@@ -11,6 +13,7 @@ mod ledger;
 mod lent;
 mod numbers;
 mod region;
+mod search;
 mod slot;
 mod slot_map;
 mod state;
@@ -20,9 +23,10 @@ mod transaction;
 #[cfg(test)]
 mod transaction_tests;
 
-pub use backing::Backing;
+pub use backing_kinds::{Backing, FileSharing, HostBuffer};
 pub(crate) use guest_memory::SlotFeatures;
 pub use guest_memory::{GuestMemory, SlotInfo};
+pub(crate) use lent::GUEST_MEMFD_FLAGS;
 pub use region::Region;
 pub use slot::{MapOptions, MemorySlot};
 pub use transaction::Change;

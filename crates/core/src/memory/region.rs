@@ -11,7 +11,7 @@ use vm_memory::{
     VolatileSlice,
 };
 
-use super::{backing::Backed, copy::GuestBytes, guest_memory::SlotInfo, ledger::Key, slot::MapOptions};
+use super::{access::Part, backing::Backed, guest_memory::SlotInfo, ledger::Key, slot::MapOptions};
 use crate::{
     error::{Error, Result},
     range::GpaRange,
@@ -25,6 +25,7 @@ pub(super) struct Identity {
     pub(super) key: Key,
     backing: &'static str,
     ioctl: &'static str,
+    fixed: bool,
     mapped_at: GpaRange,
     /// Where it lies now.
     gpa: AtomicU64,
@@ -45,6 +46,7 @@ impl Identity {
             key,
             backing: backed.kind(),
             ioctl,
+            fixed: backed.guest_memfd().is_some(),
             mapped_at: range,
             gpa: AtomicU64::new(range.gpa()),
             readonly: AtomicBool::new(readonly),
@@ -69,9 +71,10 @@ impl Identity {
         self.dirty_log.store(dirty_log, Relaxed);
     }
 
-    /// Whether KVM lets it be mapped and unmapped, and no more: a slot on a `guest_memfd`.
-    pub(super) fn is_fixed(&self) -> bool {
-        self.backing == "guest-memfd"
+    /// Whether KVM lets it be mapped and unmapped, and no more: a slot on a `guest_memfd`, though
+    /// not a share of one.
+    pub(super) const fn is_fixed(&self) -> bool {
+        self.fixed
     }
 
     pub(super) fn info(&self) -> SlotInfo {
@@ -92,7 +95,9 @@ impl Identity {
 /// written for `vm-memory`. The mapping lives as long as any region of it, even when the slot is long unmapped.
 ///
 /// vm-memory's own bulk copies may tear words that the guest writes at the same time; those of
-/// [`GuestMemory`](super::GuestMemory) do not.
+/// [`GuestMemory`](super::GuestMemory) do not. Memory that the host reaches by system call only (see
+/// [`Backing`](super::Backing)) has no host address to give: every access through a region of it is
+/// [`GuestMemoryError::HostAddressNotAvailable`].
 #[derive(Debug)]
 pub struct Region {
     range: GpaRange,
@@ -124,13 +129,13 @@ impl Region {
     ///
     /// # Errors
     /// [`Error::Internal`]: callers ask for what the map says is there.
-    pub(super) fn bytes(&self, offset: u64, size: u64) -> Result<GuestBytes<'_>> {
+    pub(super) fn part(&self, offset: u64, size: u64) -> Result<Part<'_>> {
         let (mapping, start) = self.backed.mapping();
-        let bytes = || {
+        let part = || {
             let offset = usize::try_from(start.checked_add(offset)?).ok()?;
-            GuestBytes::of(mapping, offset, usize::try_from(size).ok()?)
+            Part::of(mapping, self.backed.reach(), offset, usize::try_from(size).ok()?)
         };
-        bytes().ok_or_else(|| Error::Internal { message: "an access leaves the memory of its slot".into() })
+        part().ok_or_else(|| Error::Internal { message: "an access leaves the memory of its slot".into() })
     }
 
     /// Where the memory lies in the guest (bytes).
@@ -169,8 +174,8 @@ impl GuestMemoryRegion for Region {
         offset: MemoryRegionAddress,
         count: usize,
     ) -> std::result::Result<VolatileSlice<'_, ()>, GuestMemoryError> {
-        let bytes =
-            self.bytes(offset.raw_value(), count as u64).map_err(|_| GuestMemoryError::InvalidBackendAddress)?;
+        let part = self.part(offset.raw_value(), count as u64).map_err(|_| GuestMemoryError::InvalidBackendAddress)?;
+        let bytes = part.direct().ok_or(GuestMemoryError::HostAddressNotAvailable)?;
         // SAFETY: `bytes` has checked that its `size` bytes belong to the mapping, which `self` keeps alive. Everybody
         // else who touches them is the guest or `copy.rs`, which uses atomics.
         Ok(unsafe { VolatileSlice::new(bytes.address(), bytes.size()) })

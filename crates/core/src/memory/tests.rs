@@ -2,9 +2,12 @@
 //! kernel makes of it is tested in `tests/kvm/memory.rs`.
 #![expect(unsafe_code, reason = "stands in for an unsafe ioctl; forks")]
 
-use std::sync::{
-    Arc, Mutex, Weak,
-    atomic::{AtomicBool, Ordering::Relaxed},
+use std::{
+    os::fd::OwnedFd,
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use proptest::test_runner::Config as ProptestConfig;
@@ -18,6 +21,7 @@ use super::{
 use crate::{
     error::{Errno, Error, ErrorCode, Result},
     range::GpaRange,
+    sys::memfd,
 };
 
 const PAGE: u64 = 0x1000;
@@ -53,6 +57,10 @@ impl SetSlot for Fake {
         }
         Ok(())
     }
+
+    fn create_guest_memfd(&self, size: u64) -> Result<OwnedFd> {
+        memfd::sealed(size)
+    }
 }
 
 /// A VM without vCPUs.
@@ -72,7 +80,7 @@ impl HoldOut for NoVcpus {
 
 /// A VM that has everything, and this many slots in each address space.
 pub(super) const fn features(slots: u32) -> SlotFeatures {
-    SlotFeatures { slots, spaces: 2, address_bits: 40, readonly: true, region2: true }
+    SlotFeatures { slots, spaces: 2, address_bits: 40, readonly: true, region2: true, guest_memfd: true }
 }
 
 impl Fake {

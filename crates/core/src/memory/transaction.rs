@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     backing::{self, Backed},
-    guest_memory::GuestMemory,
+    guest_memory::{GuestMemory, SlotFeatures},
     ledger::{Key, Ledger, SLOT_CLOSED},
     lent::{Lent, LentSlot},
     region::{Identity, Region},
@@ -58,7 +58,7 @@ impl GuestMemory {
         changes.iter().try_for_each(|change| self.check(change))?;
         self.changes()?.attempt(|ledger, lent| {
             let planned = changes.into_iter().map(|change| self.plan(ledger, change)).collect::<Result<Vec<_>>>()?;
-            let mut draft = Draft::new(lent);
+            let mut draft = Draft::new(self.features(), lent);
             planned.into_iter().try_for_each(|planned| draft.add(planned))?;
             let Draft { steps, entries, .. } = draft;
             let mapped = entries.iter().filter_map(|entry| self.mapped(entry)).collect();
@@ -230,6 +230,7 @@ impl Entry {
 
 /// The steps of a list of changes, each of which finds the slots as those before it leave them.
 struct Draft<'a> {
+    features: SlotFeatures,
     lent: &'a Lent,
     /// Slots that differ from what KVM has.
     touched: BTreeMap<u32, Option<LentSlot>>,
@@ -238,14 +239,14 @@ struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    const fn new(lent: &'a Lent) -> Self {
-        Self { lent, touched: BTreeMap::new(), steps: Vec::new(), entries: Vec::new() }
+    const fn new(features: SlotFeatures, lent: &'a Lent) -> Self {
+        Self { features, lent, touched: BTreeMap::new(), steps: Vec::new(), entries: Vec::new() }
     }
 
     fn add(&mut self, planned: Planned) -> Result<()> {
         match planned {
             Planned::Map { options, key, place } => {
-                let backed = backing::provide(&options.backing, options.range)?;
+                let backed = backing::provide(&options, self.features, self.lent)?;
                 let (slot, region) = make(&options, key, backed, self.lent.name());
                 self.step(key.id(), Some(slot));
                 self.entries.push(Entry::Map { space: key.space, place, region });
@@ -263,6 +264,7 @@ impl<'a> Draft<'a> {
             }
             Planned::SetReadonly { identity, readonly } => {
                 let slot = self.current(identity.key.id())?;
+                slot.backed.check_readonly(readonly)?;
                 if slot.readonly != readonly {
                     // KVM changes this flag of no slot that exists (api.rst 4.35).
                     self.step(slot.id, None);

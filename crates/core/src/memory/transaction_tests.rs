@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    os::fd::OwnedFd,
     sync::{
         Arc, Mutex,
         atomic::{
@@ -16,13 +17,14 @@ use std::{
 use proptest::prelude::*;
 
 use super::{
-    Backing, Change, GuestMemory, Held, HoldOut, MapOptions, MemorySlot, SlotFeatures, SlotInfo,
+    Backing, Change, FileSharing, GuestMemory, Held, HoldOut, MapOptions, MemorySlot, SlotFeatures, SlotInfo,
     lent::{SetSlot, SlotCommand},
     tests::{cases, features},
 };
 use crate::{
     error::{Errno, Error, ErrorCode, Result},
     range::GpaRange,
+    sys::memfd,
 };
 
 const PAGE: u64 = 0x1000;
@@ -96,6 +98,10 @@ impl SetSlot for Kvm {
         assert!(!slots.values().any(overlaps), "{command:x?} overlaps");
         slots.insert(command.id, command);
         Ok(())
+    }
+
+    fn create_guest_memfd(&self, size: u64) -> Result<OwnedFd> {
+        memfd::sealed(size)
     }
 }
 
@@ -366,6 +372,61 @@ fn one_ioctl_is_done_while_vcpus_run_and_flags_outlast_the_rest() {
     assert_eq!(code(slot.set_dirty_log(true)), ErrorCode::Ioctl);
     assert!(!slot.dirty_log());
     assert_matches(&kvm, &memory);
+}
+
+/// KVM refuses every change of it but its deletion. Of a share it does not know what it is a share of.
+#[test]
+fn a_slot_on_a_guest_memfd_comes_and_goes_and_no_more() {
+    let kvm = Kvm::default();
+    let memory = kvm.memory();
+    let fixed = MapOptions { backing: Backing::GuestMemfd, ..options(0) };
+    let slot = memory.map(&fixed).unwrap();
+    memory.write(0, b"g").unwrap();
+    kvm.refuse([]);
+    let refused = [
+        slot.move_to(PAGE),
+        slot.set_readonly(true),
+        slot.set_dirty_log(true),
+        memory.change(vec![Change::Move(slot.clone(), PAGE)]).map(drop),
+        memory.change(vec![Change::SetReadonly(slot.clone(), true)]).map(drop),
+        memory.change(vec![Change::Map(MapOptions { readonly: true, ..fixed.clone() })]).map(drop),
+    ];
+    for (call, result) in refused.into_iter().enumerate() {
+        let expected = if call == 5 { ErrorCode::SlotOverlap } else { ErrorCode::InvalidArgument };
+        assert_eq!(code(result), expected, "call {call}");
+    }
+    slot.move_to(0).unwrap();
+    slot.set_readonly(false).unwrap();
+    slot.set_dirty_log(false).unwrap();
+    assert_eq!((kvm.issued(), kvm.holds()), (0, 0));
+
+    let elsewhere = MapOptions { backing: Backing::Share { slot: slot.clone(), offset: 0 }, ..options(2 * PAGE) };
+    let share = memory.map(&elsewhere).unwrap();
+    share.set_readonly(true).unwrap();
+    share.move_to(4 * PAGE).unwrap();
+    assert_eq!(read(&memory, 4 * PAGE), b'g');
+
+    let swap = || vec![Change::Unmap(slot.clone()), Change::Map(fixed.clone())];
+    let told = kvm.slots()[&0].guest_memfd;
+    assert!(told.is_some());
+    kvm.refuse([1]);
+    assert_eq!(code(memory.change(swap())), ErrorCode::Ioctl);
+    assert_eq!((kvm.slots()[&0].guest_memfd, read(&memory, 0)), (told, b'g'), "it has its memory back");
+    memory.change(swap()).unwrap();
+    assert_ne!(kvm.slots()[&0].guest_memfd, told);
+    assert_eq!(read(&memory, 0), 0);
+}
+
+#[test]
+fn rom_on_a_file_that_is_open_for_reading_stays_rom() {
+    let kvm = Kvm::default();
+    let memory = kvm.memory();
+    let file = Arc::new(std::fs::File::open("/proc/self/exe").unwrap());
+    let backing = Backing::File { file, offset: 0, sharing: FileSharing::Shared };
+    let rom = memory.map(&MapOptions { readonly: true, backing, ..options(0) }).unwrap();
+    kvm.refuse([]);
+    assert_eq!(code(rom.set_readonly(false)), ErrorCode::InvalidArgument);
+    assert_eq!((kvm.issued(), kvm.holds(), rom.readonly()), (0, 0, true));
 }
 
 #[test]

@@ -26,7 +26,7 @@ impl Plain {
     }
 }
 
-/// A request that reads `T` from userspace (`_IOW`).
+/// A request that reads `T` from userspace (`_IOW`, or `_IOWR` where the kernel may write as well).
 pub(crate) struct Write<T> {
     name: &'static str,
     number: u64,
@@ -35,7 +35,16 @@ pub(crate) struct Write<T> {
 
 impl<T> Write<T> {
     pub(crate) const fn new(name: &'static str, nr: u64) -> Self {
-        let number = (1 << 30) | ((size_of::<T>() as u64) << 16) | (KVMIO << 8) | nr;
+        Self::with_direction(name, nr, 1)
+    }
+
+    /// `_IOWR`, for a request that in truth writes nothing back.
+    pub(crate) const fn read_write(name: &'static str, nr: u64) -> Self {
+        Self::with_direction(name, nr, 3)
+    }
+
+    const fn with_direction(name: &'static str, nr: u64, direction: u64) -> Self {
+        let number = (direction << 30) | ((size_of::<T>() as u64) << 16) | (KVMIO << 8) | nr;
         Self { name, number, argument: PhantomData }
     }
 
@@ -90,3 +99,9 @@ const _: () = assert!(KVM_SET_USER_MEMORY_REGION.number == 0x4020_ae46);
 pub(crate) const KVM_SET_USER_MEMORY_REGION2: Write<kvm_bindings::kvm_userspace_memory_region2> =
     Write::new("KVM_SET_USER_MEMORY_REGION2", 0x49);
 const _: () = assert!(KVM_SET_USER_MEMORY_REGION2.number == 0x40a0_ae49);
+
+/// api.rst 4.143. Needs `KVM_CAP_GUEST_MEMFD` (Linux 6.8); its flags `KVM_CAP_GUEST_MEMFD_FLAGS` (Linux 6.18). Gives a
+/// descriptor, which is not close-on-exec.
+pub(crate) const KVM_CREATE_GUEST_MEMFD: Write<kvm_bindings::kvm_create_guest_memfd> =
+    Write::read_write("KVM_CREATE_GUEST_MEMFD", 0xd4);
+const _: () = assert!(KVM_CREATE_GUEST_MEMFD.number == 0xc040_aed4);

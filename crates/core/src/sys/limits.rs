@@ -1,7 +1,10 @@
 //! Limits of this process, to name them when they are reached.
 #![expect(unsafe_code, reason = "getrlimit")]
 
-use std::fs;
+use std::{
+    fs::{self, File},
+    io::Read,
+};
 
 /// `vm.max_map_count`.
 pub(crate) fn mappings() -> u64 {
@@ -9,9 +12,18 @@ pub(crate) fn mappings() -> u64 {
     fs::read_to_string("/proc/sys/vm/max_map_count").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65_530)
 }
 
-/// How many mappings this process has, if /proc is there to tell.
+/// How many mappings this process has, if /proc is there to tell. Counted in a small buffer: where no mapping is left,
+/// there is no room for the text of 65,530 lines either.
 pub(crate) fn mappings_in_use() -> Option<u64> {
-    Some(fs::read_to_string("/proc/self/maps").ok()?.lines().count() as u64)
+    let mut file = File::open("/proc/self/maps").ok()?;
+    let mut buffer = [0; 4096];
+    let mut lines = 0;
+    loop {
+        match file.read(&mut buffer).ok()? {
+            0 => return Some(lines),
+            size => lines += memchr::memchr_iter(b'\n', buffer.get(..size)?).count() as u64,
+        }
+    }
 }
 
 /// `RLIMIT_NOFILE`, the soft one. By system call: reading a file would need a descriptor.

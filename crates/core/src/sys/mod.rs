@@ -2,8 +2,12 @@
 //! Knows no other room; what it offers is safe to call, or says in `# Safety` what the caller owes.
 
 pub(crate) mod fork;
+pub(crate) mod hugepages;
 pub(crate) mod ioctl;
+mod lending;
 pub(crate) mod limits;
 pub(crate) mod mapping;
+pub(crate) mod memfd;
+pub(crate) mod remote;
 pub(crate) mod signal;
 pub(crate) mod userfault;

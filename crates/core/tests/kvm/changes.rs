@@ -29,6 +29,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     vec![
         trial("change: 500 swaps of a slot under a running reader bring no exit", swaps_under_a_reader),
         trial("change: 500 swaps of the slot that holds the running code bring no exit", swaps_of_the_code),
+        needs(Capability::GuestMemfdFlags, "change: swaps of guest memfds under a reader bring no exit", guest_memfds),
         trial("change: a plain remove and add under a reader does bring exits", plain_swaps_are_seen),
         needs(Capability::ReadonlyMem, "change: ROM to RAM and back brings the guest's writes and no more", toggles),
         trial("change: kicks beside it end one run each", kicks),
@@ -189,6 +190,28 @@ fn swaps_under_a_reader() {
 
 fn swaps_of_the_code() {
     assert_unseen(&[], SLOT);
+}
+
+fn guest_memfds() {
+    let (machine, _, mut slot) = machine(&read_slot(), CODE);
+    let memory = machine.vm.memory();
+    let fixed = MapOptions { backing: Backing::GuestMemfd, ..ram(SLOT) };
+    let swap = |slot| memory.change(vec![Change::Unmap(slot), Change::Map(fixed.clone())]);
+    slot = swap(slot).unwrap().remove(0);
+    let before = ioctls();
+    for refused in [slot.move_to(SLOT + PAGE), slot.set_readonly(true), slot.set_dirty_log(true)] {
+        assert_eq!(refused.unwrap_err().code(), ErrorCode::InvalidArgument);
+    }
+    assert_eq!(ioctls(), before);
+    let (sender, outcome) = channel();
+    machine.vcpu.start(1, move |outcome| sender.send(outcome).unwrap()).unwrap();
+    for _ in 0..scaled(50) {
+        wait_for_progress(memory);
+        slot = swap(slot).unwrap().remove(0);
+        assert!(outcome.try_recv().is_err(), "it was seen");
+    }
+    machine.vcpu.kick().unwrap();
+    assert_eq!(outcome.recv_timeout(LIMIT).unwrap().unwrap(), Outcome::Exit(Exit::Intr));
 }
 
 /// Runs the machine's vCPU on a thread of its own until a kick that `stop` announces; shows each exit.

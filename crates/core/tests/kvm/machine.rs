@@ -25,6 +25,9 @@ pub(crate) const DEVICE: u64 = 0x10;
 #[cfg(target_arch = "aarch64")]
 pub(crate) const DEVICE: u64 = 0x900_0000;
 
+/// What [`Op::Peek`] and [`Op::Poke`] access: past the RAM of a [`Machine`], for tests to put memory there.
+pub(crate) const THERE: u64 = 0x2_0000;
+
 /// What guests of both architectures do, on one register of a byte.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Op {
@@ -34,6 +37,10 @@ pub(crate) enum Op {
     Out(u8),
     /// Reads it from there.
     In(u8),
+    /// Reads it from [`THERE`].
+    Peek,
+    /// Writes it to [`THERE`].
+    Poke,
     /// Jumps to the first operation.
     Again,
     /// Jumps to itself.
@@ -51,9 +58,12 @@ impl Op {
             Self::Load(value) => vec![0xb0, value],        // mov al, value
             Self::Out(offset) => vec![0xe6, port(offset)], // out port, al
             Self::In(offset) => vec![0xe4, port(offset)],  // in al, port
+            // mov bx, THERE >> 4; mov ds, bx; mov al, [0] or mov [0], al
+            Self::Peek => vec![0xbb, 0, 0x20, 0x8e, 0xdb, 0xa0, 0, 0],
+            Self::Poke => vec![0xbb, 0, 0x20, 0x8e, 0xdb, 0xa2, 0, 0],
             Self::Again => vec![0xeb, 0_u8.wrapping_sub(u8::try_from(at + 2).unwrap())], // jmp to the start
-            Self::Endless => vec![0xeb, 0xfe],             // jmp $
-            Self::End => vec![0xf4],                       // hlt
+            Self::Endless => vec![0xeb, 0xfe],                                           // jmp $
+            Self::End => vec![0xf4],                                                     // hlt
         }
     }
 }
@@ -66,8 +76,11 @@ impl Op {
             Self::Load(value) => &[0x5280_000a | u32::from(value) << 5], // mov w10, #value
             Self::Out(offset) => &[0x3900_016a | u32::from(offset) << 10], // strb w10, [x11, #offset]
             Self::In(offset) => &[0x3940_016a | u32::from(offset) << 10], // ldrb w10, [x11, #offset]
+            // mov x12, THERE; ldrb w10, [x12] or strb w10, [x12]
+            Self::Peek => &[0xd2a0_004c, 0x3940_018a],
+            Self::Poke => &[0xd2a0_004c, 0x3900_018a],
             Self::Again => &[0x1400_0000 | 0_u32.wrapping_sub(u32::try_from(at / 4).unwrap()) & 0x3ff_ffff], // b start
-            Self::Endless => &[0x1400_0000],                             // b .
+            Self::Endless => &[0x1400_0000],                                                                 // b .
             // mov w0, #8; movk w0, #0x8400, lsl #16: PSCI SYSTEM_OFF; hvc #0
             Self::End => &[0x5280_0100, 0x72b0_8000, 0xd400_0002],
         };

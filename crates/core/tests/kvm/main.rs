@@ -8,6 +8,9 @@
     reason = "clippy's allowances for tests don't reach a target without the standard harness"
 )]
 
+mod backing_limits;
+mod backing_support;
+mod backings;
 mod boot;
 mod changes;
 mod claims;
@@ -15,6 +18,7 @@ mod close;
 #[cfg(target_arch = "aarch64")]
 mod el1;
 mod host;
+mod host_access;
 mod kick;
 mod life;
 mod machine;
@@ -33,11 +37,14 @@ use libtest_mimic::{Arguments, run};
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let everywhere = [
+        backing_limits::tests(),
+        backings::tests(),
         boot::tests(),
         changes::tests(),
         claims::tests(),
         close::tests(),
         host::tests(),
+        host_access::tests(),
         kick::tests(),
         life::tests(),
         memory::tests(),
