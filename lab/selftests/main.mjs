@@ -6,7 +6,7 @@
 //
 //   --machine ID        host (this machine's own KVM) or a machine of the lab; may be repeated (host and lab)
 //   --only NAME         that test alone, also one that is else left out; may be repeated
-//   --timeout SECONDS   for each test (60; three times as long in the lab)
+//   --timeout SECONDS   for each test (60, and 300 with --compare; three times as long in the lab)
 //   --json              the reports on stdout as JSON, and no table
 //   --compare NAME      that test beside our port of it, on this machine and on every machine of the lab
 //
@@ -30,6 +30,8 @@ import { runTest } from './run.mjs';
 const REPORTS = join(ROOT, 'target/lab/selftests');
 const HOST = 'host';
 const TIMEOUT_S = 60;
+/** Of a comparison, which counts passes: only a test that hangs takes as long. */
+const COMPARE_TIMEOUT_S = 300;
 /** Emulation is that much slower, and more: what takes longer all the same is on the list in left-out.mjs. */
 const LAB_FACTOR = 3;
 
@@ -72,10 +74,17 @@ function parse(args) {
   const ids = values.machine ?? (comparing === undefined ? [HOST, 'lab'] : [HOST, ...MACHINES.map(({ id }) => id)]);
   const machines = ids.map(id => (id === HOST ? HOST : byId(id)));
   if (machines.includes(HOST)) needKvm();
-  return { machines, only, timeoutS: seconds(values.timeout), asJson, comparing };
+  return {
+    machines,
+    only,
+    timeoutS: seconds(values.timeout, comparing === undefined ? TIMEOUT_S : COMPARE_TIMEOUT_S),
+    asJson,
+    comparing,
+  };
 }
 
-function seconds(given = String(TIMEOUT_S)) {
+function seconds(given, otherwise) {
+  if (given === undefined) return otherwise;
   if (/^[1-9]\d{0,4}$/.test(given)) return Number(given);
   throw new Stop(`selftests: --timeout takes whole seconds from 1 on, not ${given}`, 2);
 }
