@@ -28,7 +28,7 @@ export async function compare(name, machines, timeoutS, inC) {
   }
   const listed = listProblem(name);
   console.log(
-    [...lines(results), ...(listed.problem ? [listed.problem] : []), closing(name, results, listed)].join('\n'),
+    [...reportLines(results), ...(listed.problem ? [listed.problem] : []), closing(name, results, listed)].join('\n'),
   );
   return listed.problem || results.some(differs) ? 1 : 0;
 }
@@ -46,15 +46,20 @@ function listProblem(name) {
 async function portOn(machine, filter, timeoutS) {
   const arch = machine.arch ?? hostArch();
   const program = join(await buildSuite(arch), arch, 'core-kvm');
-  if (machine.id === undefined) {
-    const lines = [];
-    const onLine = (line, stream) => stream === 'stdout' && lines.push(line);
-    const end = await run(program, [filter], { env: ENV, onLine, timeoutMs: timeoutS * 1000 });
-    return settle(tallyCargo(lines), end);
-  }
+  return machine.id === undefined ? onHost(program, filter, timeoutS) : inLab(machine, [program, filter], timeoutS);
+}
+
+async function onHost(program, filter, timeoutS) {
+  const lines = [];
+  const onLine = (line, stream) => stream === 'stdout' && lines.push(line);
+  const end = await run(program, [filter], { env: ENV, onLine, timeoutMs: timeoutS * 1000 });
+  return settle(tallyCargo(lines), end);
+}
+
+async function inLab(machine, words, timeoutS) {
   const parts = [];
   const onOutput = (bytes, stream) => stream === 'stdout' && parts.push(bytes);
-  const { code, problem } = await runInMachine(machine, [program, filter], { env: ENV, timeoutS, onOutput });
+  const { code, problem } = await runInMachine(machine, words, { env: ENV, timeoutS, onOutput });
   const tally = tallyCargo(Buffer.concat(parts).toString().split('\n'));
   return problem ? { ...tally, problem } : settle(tally, { status: code, signal: null, timedOut: false });
 }
@@ -77,7 +82,7 @@ function differs({ c, ours }) {
 }
 
 /** The table, and a line for each that did not pass. */
-export function lines(results) {
+export function reportLines(results) {
   const rows = results.map(result => {
     const { machine, c, ours } = result;
     return [machine, c.verdict, ours.verdict, String(ours.passed), differs(result) ? 'differs' : ''];
