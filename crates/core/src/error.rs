@@ -1,4 +1,4 @@
-//! The one error type: every variant chooses one of the codes of `error_code.rs`.
+//! The one error type; which code each variant has is said in `error_code.rs`.
 
 use std::{fmt, ops::Range, path::PathBuf};
 
@@ -331,45 +331,6 @@ impl Error {
     /// Of a VM after [`Error::SlotsLost`].
     pub(crate) const SLOTS_POISONED: Self =
         Self::Poisoned { what: "VM", why: "a failed change of its memory slots could not be undone" };
-
-    /// The code by which programs tell errors apart. Exhaustive: a new variant has to choose its code.
-    #[must_use]
-    pub const fn code(&self) -> ErrorCode {
-        match self {
-            Self::Ioctl { .. } => ErrorCode::Ioctl,
-            Self::Os { .. } | Self::File { .. } => ErrorCode::Io,
-            Self::CapabilityMissing { .. } => ErrorCode::CapabilityMissing,
-            Self::InvalidArgument { .. }
-            | Self::UnknownCapability { .. }
-            | Self::VcpuIdTaken { .. }
-            | Self::VcpuIdRange { .. }
-            | Self::ClaimOverlap { .. }
-            | Self::KickSignalTaken { .. }
-            | Self::AnswerSize { .. }
-            | Self::SlotNumberTaken { .. } => ErrorCode::InvalidArgument,
-            Self::OutOfRange { .. }
-            | Self::AddressWidth { .. }
-            | Self::AddressSpaceRange { .. }
-            | Self::SlotNumberRange { .. }
-            | Self::AnswerRange { .. } => ErrorCode::OutOfRange,
-            Self::Unaligned { .. } => ErrorCode::Unaligned,
-            Self::SlotOverlap { .. } => ErrorCode::SlotOverlap,
-            Self::SlotLimit { .. } => ErrorCode::SlotLimit,
-            Self::MemoryHole { .. } | Self::FirmwareRam { .. } => ErrorCode::MemoryHole,
-            Self::HostAccess { .. } => ErrorCode::HostAccess,
-            Self::Limit { .. } | Self::HostMemory { .. } | Self::HugePages { .. } => ErrorCode::Limit,
-            Self::Closed { .. } => ErrorCode::Closed,
-            Self::Busy { .. } => ErrorCode::Busy,
-            Self::Poisoned { .. } | Self::SlotsLost { .. } => ErrorCode::Poisoned,
-            Self::Forked => ErrorCode::Forked,
-            Self::Timeout { .. } => ErrorCode::Timeout,
-            Self::ExitUnanswered { .. } => ErrorCode::ExitUnanswered,
-            Self::NoAnswerExpected => ErrorCode::NoAnswerExpected,
-            Self::GuestImage { .. } => ErrorCode::GuestImage,
-            Self::KvmUnavailable { .. } => ErrorCode::KvmUnavailable,
-            Self::Internal { .. } => ErrorCode::Internal,
-        }
-    }
 
     /// What the kernel returned and the call that did, where the kernel said no.
     #[must_use]

@@ -1,5 +1,7 @@
 //! The closed list of codes by which programs tell errors apart.
 
+use crate::error::Error;
+
 /// Declares the codes once: the enum, its names and the list of all.
 macro_rules! codes {
     ($($variant:ident => $name:literal,)+) => {
@@ -44,4 +46,45 @@ codes! {
     NoAnswerExpected => "ERR_NO_ANSWER_EXPECTED",
     GuestImage => "ERR_GUEST_IMAGE",
     Internal => "ERR_INTERNAL",
+}
+
+impl Error {
+    /// The code by which programs tell errors apart. Exhaustive: a new variant has to choose its code.
+    #[must_use]
+    pub const fn code(&self) -> ErrorCode {
+        match self {
+            Self::Ioctl { .. } => ErrorCode::Ioctl,
+            Self::Os { .. } | Self::File { .. } => ErrorCode::Io,
+            Self::CapabilityMissing { .. } => ErrorCode::CapabilityMissing,
+            Self::InvalidArgument { .. }
+            | Self::UnknownCapability { .. }
+            | Self::VcpuIdTaken { .. }
+            | Self::VcpuIdRange { .. }
+            | Self::ClaimOverlap { .. }
+            | Self::KickSignalTaken { .. }
+            | Self::AnswerSize { .. }
+            | Self::SlotNumberTaken { .. } => ErrorCode::InvalidArgument,
+            Self::OutOfRange { .. }
+            | Self::AddressWidth { .. }
+            | Self::AddressSpaceRange { .. }
+            | Self::SlotNumberRange { .. }
+            | Self::AnswerRange { .. } => ErrorCode::OutOfRange,
+            Self::Unaligned { .. } => ErrorCode::Unaligned,
+            Self::SlotOverlap { .. } => ErrorCode::SlotOverlap,
+            Self::SlotLimit { .. } => ErrorCode::SlotLimit,
+            Self::MemoryHole { .. } | Self::FirmwareRam { .. } => ErrorCode::MemoryHole,
+            Self::HostAccess { .. } => ErrorCode::HostAccess,
+            Self::Limit { .. } | Self::HostMemory { .. } | Self::HugePages { .. } => ErrorCode::Limit,
+            Self::Closed { .. } => ErrorCode::Closed,
+            Self::Busy { .. } => ErrorCode::Busy,
+            Self::Poisoned { .. } | Self::SlotsLost { .. } => ErrorCode::Poisoned,
+            Self::Forked => ErrorCode::Forked,
+            Self::Timeout { .. } => ErrorCode::Timeout,
+            Self::ExitUnanswered { .. } => ErrorCode::ExitUnanswered,
+            Self::NoAnswerExpected => ErrorCode::NoAnswerExpected,
+            Self::GuestImage { .. } => ErrorCode::GuestImage,
+            Self::KvmUnavailable { .. } => ErrorCode::KvmUnavailable,
+            Self::Internal { .. } => ErrorCode::Internal,
+        }
+    }
 }

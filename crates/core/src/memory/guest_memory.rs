@@ -127,7 +127,7 @@ impl GuestMemory {
             Some(id) if id < limit => Ok(id),
             Some(_) if limit == 1 => Err(Error::CapabilityMissing {
                 capability: "multi-address-space",
-                needed_by: "an address space other than 0",
+                needed_by: "an address space other than 0 (x86, for system management mode)",
                 since: "4.2",
             }),
             Some(id) => Err(Error::AddressSpaceRange { id, limit }),

@@ -20,8 +20,6 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod transaction;
-#[cfg(test)]
-mod transaction_tests;
 
 pub use backing_kinds::{Backing, FileSharing, HostBuffer};
 pub(crate) use guest_memory::SlotFeatures;

@@ -130,8 +130,8 @@ impl MemorySlot {
     /// KVM waits for every vCPU that is inside the kernel at that moment: long, where one sleeps in a missing page.
     ///
     /// # Errors
-    /// [`Error::Closed`] where the slot is unmapped already or the VM closed,
-    /// [`Error::Forked`], [`Error::Ioctl`]: the slot is as it was then.
+    /// [`Error::Closed`] where the slot is unmapped already or the VM closed, [`Error::Poisoned`], [`Error::Forked`],
+    /// [`Error::Ioctl`]: the slot is as it was then.
     ///
     /// ```no_run
     /// use typevisor::{GpaRange, Kvm, Vm, VmOptions, memory::MapOptions};
@@ -149,10 +149,9 @@ impl MemorySlot {
     /// vCPUs run (api.rst 4.35). The new place may overlap the old one. Moving to where it lies does nothing.
     ///
     /// # Errors
-    /// [`Error::Unaligned`], [`Error::OutOfRange`],
-    /// [`Error::SlotOverlap`] with another slot, [`Error::Closed`],
-    /// [`Error::Forked`], [`Error::Ioctl`] (an address past what the
-    /// guest's processor can have, say). The slot stays where it was then.
+    /// [`Error::Unaligned`], [`Error::OutOfRange`], [`Error::AddressWidth`], [`Error::SlotOverlap`] with another slot,
+    /// [`Error::InvalidArgument`] on a `guest_memfd`, [`Error::Closed`], [`Error::Poisoned`], [`Error::Forked`],
+    /// [`Error::Ioctl`]. The slot stays where it was then.
     ///
     /// ```no_run
     /// use typevisor::{GpaRange, Kvm, Vm, VmOptions, memory::MapOptions};
@@ -168,13 +167,14 @@ impl MemorySlot {
 
     /// Makes RAM of ROM, or ROM of RAM. KVM changes this of no slot that exists, so it is deleted and added again, with
     /// number, content and dirty log flag as they are and with every vCPU held out of the guest meanwhile: guests see
-    /// the one or the other, and no run ends because of it; see [`GuestMemory::change`]. Nothing happens where it is so
-    /// already.
+    /// the one or the other, and no run ends because of it; see [`GuestMemory::change`]. A log of its dirty pages begins
+    /// anew. Nothing happens where it is so already.
     ///
     /// # Errors
     /// [`Error::CapabilityMissing`] for ROM where the VM lacks `KVM_CAP_READONLY_MEM` (Linux 3.7),
-    /// [`Error::InvalidArgument`] for ROM on a `guest_memfd`, [`Error::Closed`], [`Error::Forked`], [`Error::Ioctl`]: the
-    /// slot is as it was then. [`Error::Poisoned`] as with [`GuestMemory::change`].
+    /// [`Error::InvalidArgument`] for ROM on a `guest_memfd` and for RAM on a shared file that is open for reading only,
+    /// [`Error::Closed`], [`Error::Forked`], [`Error::Ioctl`]: the slot is as it was then. [`Error::Poisoned`] as with
+    /// [`GuestMemory::change`].
     ///
     /// ```no_run
     /// use typevisor::{GpaRange, Kvm, Vm, VmOptions, memory::MapOptions};
@@ -192,7 +192,8 @@ impl MemorySlot {
     /// vCPUs run. While it is on KVM maps the memory in small pages, which costs the guest speed.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] on a `guest_memfd`, [`Error::Closed`], [`Error::Forked`], [`Error::Ioctl`].
+    /// [`Error::InvalidArgument`] on a `guest_memfd`, [`Error::Closed`], [`Error::Poisoned`], [`Error::Forked`],
+    /// [`Error::Ioctl`].
     ///
     /// ```no_run
     /// use typevisor::{GpaRange, Kvm, Vm, VmOptions, memory::MapOptions};

@@ -21,6 +21,7 @@ use typevisor::{
 };
 
 use crate::{
+    backing_support::with_guest_memfd,
     machine::{CODE, LIMIT, Machine, Op, assemble, boot, input, is_end, out},
     support::{kvm_is_here, needs, scaled, trial, vm},
 };
@@ -29,7 +30,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     vec![
         trial("change: 500 swaps of a slot under a running reader bring no exit", swaps_under_a_reader),
         trial("change: 500 swaps of the slot that holds the running code bring no exit", swaps_of_the_code),
-        needs(Capability::GuestMemfdFlags, "change: swaps of guest memfds under a reader bring no exit", guest_memfds),
+        with_guest_memfd("change: swaps of guest memfds under a reader bring no exit", guest_memfds),
         trial("change: a plain remove and add under a reader does bring exits", plain_swaps_are_seen),
         needs(Capability::ReadonlyMem, "change: ROM to RAM and back brings the guest's writes and no more", toggles),
         trial("change: kicks beside it end one run each", kicks),

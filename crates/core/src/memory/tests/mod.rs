@@ -2,6 +2,8 @@
 //! kernel makes of it is tested in `tests/kvm/memory.rs`.
 #![expect(unsafe_code, reason = "stands in for an unsafe ioctl; forks")]
 
+mod transactions;
+
 use std::{
     os::fd::OwnedFd,
     sync::{
@@ -266,6 +268,9 @@ fn a_closed_memory_refuses_everything() {
     closed(memory.slots().map(drop));
     closed(memory.slot_at(0).map(drop));
     closed(memory.regions().map(drop));
+    closed(memory.change(Vec::new()).map(drop));
+    closed(slot.set_readonly(true));
+    closed(slot.set_dirty_log(true));
     closed(slot.move_to(PAGE));
     closed(slot.unmap());
 }
@@ -406,7 +411,9 @@ fn a_forked_child_is_told_so() {
             memory.slots().map(drop),
             memory.slot_at(0).map(drop),
             memory.regions().map(drop),
+            memory.change(Vec::new()).map(drop),
             slot.move_to(PAGE),
+            slot.set_dirty_log(true),
             slot.unmap(),
         ]
         .iter()

@@ -16,13 +16,13 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::{
-    Backing, Change, FileSharing, GuestMemory, Held, HoldOut, MapOptions, MemorySlot, SlotFeatures, SlotInfo,
-    lent::{SetSlot, SlotCommand},
-    tests::{cases, features},
-};
+use super::{cases, features};
 use crate::{
     error::{Errno, Error, ErrorCode, Result},
+    memory::{
+        Backing, Change, FileSharing, GuestMemory, Held, HoldOut, MapOptions, MemorySlot, SlotFeatures, SlotInfo,
+        lent::{SetSlot, SlotCommand},
+    },
     range::GpaRange,
     sys::memfd,
 };
