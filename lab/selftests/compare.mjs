@@ -1,12 +1,11 @@
 // One of the kernel's selftests beside our port of it (crates/core/tests/kvm/NAME.rs), machine by machine: where the C test
 // passes, every case of ours must that is of that processor.
-import { join } from 'node:path';
 import { run } from '../../scripts/lib/run.mjs';
 import { say } from '../../scripts/lib/say.mjs';
 import { settle, tallyCargo } from '../../scripts/lib/tally.mjs';
 import { runInMachine } from '../lib/boot.mjs';
 import { ARCHITECTURES, hostArch } from '../machines.mjs';
-import { buildSuite } from '../suite/build.mjs';
+import { buildKvmTests } from '../suite/build.mjs';
 import { PORTS, caseLines, readCases, sourceOf } from './cases.mjs';
 import { textTable } from './report.mjs';
 
@@ -44,8 +43,7 @@ function listProblem(name) {
 
 /** Runs our port: its tally. */
 async function portOn(machine, filter, timeoutS) {
-  const arch = machine.arch ?? hostArch();
-  const program = join(await buildSuite(arch), arch, 'core-kvm');
+  const program = await buildKvmTests(machine.arch ?? hostArch());
   return machine.id === undefined ? onHost(program, filter, timeoutS) : inLab(machine, [program, filter], timeoutS);
 }
 

@@ -1,7 +1,9 @@
 // The suites of `npm run test:full`: what each one runs, and what it needs.
+import { join } from 'node:path';
 import { hostArch } from '../../lab/machines.mjs';
 import { sourceOf } from '../../lab/selftests/cases.mjs';
 import { kvmProblem } from './kvm.mjs';
+import { ROOT } from './paths.mjs';
 import { output } from './run.mjs';
 import { tallyCargo, tallyTap, tapForPeople } from './tally.mjs';
 import { cargoEnv } from './toolchain.mjs';
@@ -20,8 +22,8 @@ export function fullSuites() {
   return [
     cargo('properties', ['test', ...PROFILE, '--lib', ROOM], CASES),
     cargo('stress', ['test', ...PROFILE, '--test', 'kvm', STRESS], { TYPEVISOR_TIER: 'full' }, kvmProblem()),
-    ...sanitized('asan', ROOM, ['--lib'], {}),
-    ...sanitized('asan stress', STRESS, ['--test', 'kvm'], { TYPEVISOR_TIER: 'full' }, kvmProblem()),
+    sanitized('asan', ROOM, ['--lib'], {}),
+    sanitized('asan stress', STRESS, ['--test', 'kvm'], { TYPEVISOR_TIER: 'full' }, kvmProblem()),
     cases(),
   ];
 }
@@ -38,8 +40,9 @@ function sanitized(name, filter, targets, env, why) {
   const flags = {
     RUSTFLAGS: '-Zsanitizer=address -Cforce-frame-pointers=yes',
     ASAN_OPTIONS: 'detect_leaks=1',
+    LSAN_OPTIONS: `suppressions=${join(ROOT, 'scripts/lib/leaks.supp')}:print_suppressions=0`,
   };
-  return [cargo(name, args, { ...flags, ...env }, why ?? noNightly())];
+  return cargo(name, args, { ...flags, ...env }, why ?? noNightly());
 }
 
 function noNightly() {
