@@ -97,7 +97,7 @@ fn region2(vm: &VmFd, flags: u32) -> i32 {
 }
 
 fn errno(result: Result<(), kvm_ioctls::Error>) -> i32 {
-    result.map_or_else(|error| error.errno(), |()| 0)
+    result.err().map_or(0, |error| error.errno())
 }
 
 /// All are shares of the first: 32,764 slots take one mapping, and one page. The C test has 2 MiB each, for processors that

@@ -2,13 +2,13 @@
 //! over the memory, and checks them; what it cannot reach because a slot is away arrives as an exit, and the host does it
 //! on the same memory elsewhere. So whatever the other threads do, no word may ever be other than it was written last.
 //!
-//! Short here; with `TYPEVISOR_TIER=full` (`npm run test:full`) long, and under AddressSanitizer.
+//! Short here; with `TYPEVISOR_TIER=full` (`npm run test:full`) long, and under `AddressSanitizer`.
 
 use std::{
     env,
     ops::Range,
     sync::atomic::{AtomicBool, Ordering::SeqCst},
-    thread,
+    thread::{self, ScopedJoinHandle},
     time::Instant,
 };
 
@@ -210,9 +210,9 @@ fn comes(field: &Field, _round: u32) -> Result<()> {
 
 fn flags(field: &Field, round: u32) -> Result<()> {
     let slot = field.slot(Bank::Flags)?;
-    slot.set_dirty_log(round % 2 == 0)?;
+    slot.set_dirty_log(round.is_multiple_of(2))?;
     slot.set_readonly(true)?;
-    slot.set_dirty_log(round % 3 == 0)?;
+    slot.set_dirty_log(round.is_multiple_of(3))?;
     slot.set_readonly(false)
 }
 
@@ -289,18 +289,20 @@ fn churn_once(count: u32) {
     let field = &Field::new();
     let slots = || {
         let mut slots = field.memory().slots().unwrap();
-        slots.iter_mut().for_each(|slot| (slot.number, slot.serial, slot.dirty_log) = (0, 0, false));
+        for slot in &mut slots {
+            (slot.number, slot.serial, slot.dirty_log) = (0, 0, false);
+        }
         slots
     };
     let (before, stop) = (slots(), AtomicBool::new(false));
     thread::scope(|scope| {
         let runs: Vec<_> = field.vcpus.iter().map(|vcpu| scope.spawn(|| field.run(vcpu, &stop).unwrap())).collect();
         let threads = ROUNDS.map(|round| scope.spawn(move || (0..count).try_for_each(|n| round(field, n)).unwrap()));
-        let done = threads.into_iter().map(|thread| thread.join()).filter(|ended| ended.is_ok()).count();
+        let done = threads.into_iter().flat_map(ScopedJoinHandle::join).count();
         let first = (0..VCPUS).map(|index| field.words(index)).collect::<Vec<_>>();
         until("every vCPU goes on", || {
             let all = (0..VCPUS).zip(&first).all(|(index, then)| went_on(then, &field.words(index)));
-            all || runs.iter().any(|run| run.is_finished()) // that one has panicked, and so does the scope
+            all || runs.iter().any(ScopedJoinHandle::is_finished) // that one has panicked, and so does the scope
         });
         stop.store(true, SeqCst);
         field.vcpus.iter().for_each(|vcpu| vcpu.kick().unwrap());
