@@ -97,7 +97,7 @@ fn region2(vm: &VmFd, flags: u32) -> i32 {
 }
 
 fn errno(result: Result<(), kvm_ioctls::Error>) -> i32 {
-    result.err().map_or(0, |error| error.errno())
+    result.err().map_or(0, kvm_ioctls::Error::errno)
 }
 
 /// All are shares of the first: 32,764 slots take one mapping, and one page. The C test has 2 MiB each, for processors that
