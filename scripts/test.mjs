@@ -26,11 +26,12 @@ import { testMachine } from '../lab/lib/suite.mjs';
 import { ELSEWHERE } from '../lab/suite/elsewhere.mjs';
 import { kvmProblem } from './lib/kvm.mjs';
 import { failureLines, notThere, skipLines, skipped, table, totalOf } from './lib/results.mjs';
+import { runSuite } from './lib/run-suite.mjs';
 import { run } from './lib/run.mjs';
 import { Stop, main } from './lib/say.mjs';
 import { differences, readList } from './lib/skips.mjs';
 import { suites } from './lib/suites.mjs';
-import { closingLine, settle } from './lib/tally.mjs';
+import { closingLine } from './lib/tally.mjs';
 
 /** No suite takes nearly as long, a first build included; past it, it hangs. */
 const SUITE_TIMEOUT_MS = 30 * 60_000;
@@ -81,7 +82,7 @@ async function setUp() {
 async function testHere(noKvm, expected) {
   const started = performance.now();
   const results = [];
-  for (const suite of suites(!noKvm)) results.push([suite.name, await runSuite(suite)]);
+  for (const suite of suites(!noKvm)) results.push([suite.name, await runSuite(suite, SUITE_TIMEOUT_MS)]);
   if (noKvm) results.push(['host', skipped('every test that runs a guest', noKvm)]);
   const found = { machine: 'host', results, differences: [], seconds: since(started), testedKvm: !noKvm };
   if (expected) found.differences = differences(expected, skipLines(found));
@@ -105,19 +106,6 @@ async function testThere(machine, how) {
 
 function since(started) {
   return (performance.now() - started) / 1000;
-}
-
-/** Runs one suite, showing its output as it comes; gives its tally. */
-async function runSuite({ name, command, args, env, tally, show }) {
-  console.log(`\n── ${name}`);
-  const lines = [];
-  const onLine = (line, stream) => {
-    if (stream === 'stdout') lines.push(line);
-    const shown = stream === 'stdout' ? show(line) : line;
-    if (shown !== undefined) console.log(shown);
-  };
-  const end = await run(command, args, { env, onLine, timeoutMs: SUITE_TIMEOUT_MS });
-  return settle(tally(lines), end);
 }
 
 /** Prints this machine's skips, all that failed, the table and the closing line; gives the exit code. */

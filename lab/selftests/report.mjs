@@ -8,6 +8,11 @@ export function table(reports) {
     ['test', ...reports.map(({ machine }) => machine)],
     ...names.map(name => [name].concat(reports.map(report => cell(report, name)))),
   ];
+  return textTable(rows);
+}
+
+/** Rows of texts, each column as wide as it needs to be. */
+export function textTable(rows) {
   const widths = rows[0].map((_, column) => Math.max(...rows.map(row => row[column].length)));
   return rows
     .map(row =>

@@ -153,20 +153,30 @@ async function buildBinaries(arch) {
   say(`lab: building the core's tests and the addon for ${arch} (two minutes or three, once)`);
   const place = join(ROOT, SUITE, arch);
   mkdirSync(place, { recursive: true });
-  const isHost = node === process.arch;
-  const cross = isHost ? { args: [], env: cargoEnv() } : await crossBuild(arch);
-  const core = ['test', '--no-run', '--profile', 'lab', '--package', 'typevisor', '--lib', '--test', 'kvm'];
-  const tests = await cargo(`the core's tests for ${arch}`, core, cross);
+  const { cross, tests } = await buildCore(arch);
   copy(executable(tests, 'lib'), join(place, 'core-unit'));
   for (const [file, hooks] of Object.entries({
     'typevisor.node': [],
     'typevisor-hooks.node': ['--features', 'test-hooks'],
   })) {
-    const from = isHost ? hostAddon(hooks.length > 0, node) : await foreign(arch, hooks, cross);
+    const from = cross ? await foreign(arch, hooks, cross) : hostAddon(hooks.length > 0, node);
     copy(from, join(place, file));
   }
   copy(executable(tests, 'test'), join(place, 'core-kvm'));
   stamp.write(inputs);
+}
+
+/** The core's tests: cargo's messages, and how to build for a processor that is not the host's. */
+async function buildCore(arch) {
+  const cross = NODE_ARCH[arch] === process.arch ? undefined : await crossBuild(arch);
+  const core = ['test', '--no-run', '--profile', 'lab', '--package', 'typevisor', '--lib', '--test', 'kvm'];
+  return { cross, tests: await cargo(`the core's tests for ${arch}`, core, cross ?? { args: [], env: cargoEnv() }) };
+}
+
+/** The core's tests of KVM alone, as cargo leaves them: the program's path. */
+export async function buildKvmTests(arch) {
+  const { tests } = await buildCore(arch);
+  return executable(tests, 'test');
 }
 
 /** The host's own addon, which `scripts/ensure.mjs` has built. */

@@ -27,6 +27,8 @@ mod memory;
 #[cfg(target_arch = "aarch64")]
 mod psci;
 mod run;
+mod set_memory_region;
+mod stress;
 mod support;
 
 use std::process::ExitCode;
@@ -49,6 +51,8 @@ fn main() -> ExitCode {
         life::tests(),
         memory::tests(),
         run::tests(),
+        set_memory_region::tests(),
+        stress::tests(),
     ];
     let trials = everywhere.into_iter().flatten().chain(of_this_architecture());
     let trials = match support::kvm_is_here() {

@@ -10,7 +10,7 @@ use typevisor::{
 
 #[cfg(target_arch = "x86_64")]
 use crate::machine::Machine;
-use crate::support::{kvm_is_here, needs, scaled, trial, vm, x86_only};
+use crate::support::{needs, scaled, trial, vm, with_every_slot, x86_only};
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
@@ -18,7 +18,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial("memory: misaligned addresses and sizes are refused", misaligned),
         trial("memory: numbers are lowest first, chosen ones are obeyed", numbers),
         trial("memory: 100,000 map and unmap use up no slot number", reuse),
-        slot_limit_trial("memory: more slots than the VM has is ERR_SLOT_LIMIT"),
+        with_every_slot(trial("memory: more slots than the VM has is ERR_SLOT_LIMIT", slot_limit)),
         trial("memory: an access crosses slot borders", across_borders),
         trial("memory: an access with a hole changes nothing", hole),
         needs(Capability::ReadonlyMem, "memory: the host writes read-only slots", host_writes_rom),
@@ -110,20 +110,6 @@ fn reuse() {
         slot.unmap().unwrap();
     }
     assert_eq!(ranges(vm.memory()), [(0, pages(0, PAGE))]);
-}
-
-/// Slots that a machine under emulation fills in a few seconds: Linux 5.10 has 509 or 512, later ones 32,764.
-const FEW_SLOTS: u32 = 1000;
-
-/// It is all slots or none: under a scale ([`scaled`]) a VM that has very many is a counted skip.
-fn slot_limit_trial(name: &'static str) -> Trial {
-    let slots = match kvm_is_here() {
-        Ok(()) => u32::try_from(vm().capabilities().value(Capability::NrMemslots)).unwrap(),
-        Err(_) => 0, // main skips every test then
-    };
-    let too_many = slots > FEW_SLOTS && scaled(slots) < slots;
-    let trial = trial(name, slot_limit);
-    if too_many { trial.with_kind("needs speed").with_ignored_flag(true) } else { trial }
 }
 
 /// That no ioctl is issued is a unit test; here KVM really takes as many as it says.

@@ -84,6 +84,20 @@ pub(crate) fn unscaled(trial: Trial) -> Trial {
     if scaled(100) < 100 { trial.with_kind("needs speed").with_ignored_flag(true) } else { trial }
 }
 
+/// Slots that a machine under emulation fills in a few seconds: Linux 5.10 has 509 or 512, later ones 32,764.
+const FEW_SLOTS: u32 = 1000;
+
+/// For a test that fills all slots, as it is all or none: under a scale ([`scaled`]) a VM that has very many is a counted
+/// skip.
+pub(crate) fn with_every_slot(trial: Trial) -> Trial {
+    let slots = match kvm_is_here() {
+        Ok(()) => u32::try_from(vm().capabilities().value(Capability::NrMemslots)).unwrap(),
+        Err(_) => 0, // main skips every test then
+    };
+    let too_many = slots > FEW_SLOTS && scaled(slots) < slots;
+    if too_many { trial.with_kind("needs speed").with_ignored_flag(true) } else { trial }
+}
+
 /// Open fds, threads and mappings of this process.
 pub(crate) fn resources() -> (usize, usize, usize) {
     let count = |path| fs::read_dir(path).unwrap().count();

@@ -1,0 +1,59 @@
+// The suites of `npm run test:full`: what each one runs, and what it needs.
+import { join } from 'node:path';
+import { hostArch } from '../../lab/machines.mjs';
+import { sourceOf } from '../../lab/selftests/cases.mjs';
+import { kvmProblem } from './kvm.mjs';
+import { ROOT } from './paths.mjs';
+import { output } from './run.mjs';
+import { tallyCargo, tallyTap, tapForPeople } from './tally.mjs';
+import { cargoEnv } from './toolchain.mjs';
+
+/** How many sequences a property is held against: ours by the first name, proptest's own by the second. */
+const CASES = { TYPEVISOR_PROPTEST_CASES: '100000', PROPTEST_CASES: '100000' };
+/** Optimized enough that the tests' time is the kernel's. */
+const PROFILE = ['--profile', 'lab', '--package', 'typevisor'];
+/** The room of the slots, in the core's unit tests. */
+const ROOM = 'memory::';
+/** How the titles of stress tests begin. */
+const STRESS = 'stress:';
+
+/** All suites, in the order in which they run: `{ name, command, args, env, tally, show, why }`, `why` being a skip's. */
+export function fullSuites() {
+  return [
+    cargo('properties', ['test', ...PROFILE, '--lib', ROOM], CASES),
+    cargo('stress', ['test', ...PROFILE, '--test', 'kvm', STRESS], { TYPEVISOR_TIER: 'full' }, kvmProblem()),
+    sanitized('asan', ROOM, ['--lib'], {}),
+    sanitized('asan stress', STRESS, ['--test', 'kvm'], { TYPEVISOR_TIER: 'full' }, kvmProblem()),
+    cases(),
+  ];
+}
+
+function cargo(name, args, env, why) {
+  const all = { ...cargoEnv(), CARGO_TERM_COLOR: 'never', ...env };
+  return { name, command: 'cargo', args, env: all, tally: tallyCargo, show: line => line, why };
+}
+
+/** Named by its target, so that build scripts and macros, which run in the compiler, stay as they are. */
+function sanitized(name, filter, targets, env, why) {
+  const target = `${hostArch()}-unknown-linux-gnu`;
+  const args = ['+nightly', 'test', ...PROFILE, '--target', target, '--target-dir', 'target/asan', ...targets, filter];
+  const flags = {
+    RUSTFLAGS: '-Zsanitizer=address -Cforce-frame-pointers=yes',
+    ASAN_OPTIONS: 'detect_leaks=1',
+    LSAN_OPTIONS: `suppressions=${join(ROOT, 'scripts/lib/leaks.supp')}:print_suppressions=0`,
+  };
+  return cargo(name, args, { ...flags, ...env }, why ?? noNightly());
+}
+
+function noNightly() {
+  if (output('cargo', ['+nightly', '--version'], { stdio: ['ignore', 'pipe', 'ignore'] }) !== undefined)
+    return undefined;
+  return 'needs a nightly Rust: rustup toolchain install nightly';
+}
+
+/** The tests that read the kernel's source. */
+function cases() {
+  const args = ['--test', '--test-reporter=tap', 'lab/test/cases.full.mjs'];
+  const why = sourceOf('set_memory_region_test') ? undefined : "needs the kernel's source: npm run lab -- selftests";
+  return { name: 'cases', command: 'node', args, env: { NO_COLOR: '1' }, tally: tallyTap, show: tapForPeople(), why };
+}
