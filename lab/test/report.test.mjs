@@ -41,6 +41,8 @@ test('a command that ran to its end gives its exit code, whatever the console sa
 test('a panic is shown from its first line on', () => {
   assert.equal(panicText(PANIC), PANIC.split('\r\n').slice(1).join('\n'));
   assert.equal(panicText('all is well'), undefined);
+  const trap = 'fine\ninvalid opcode: 0000 [#1] SMP\nRIP: 0010:somewhere\nKernel panic - not syncing: Fatal exception';
+  assert.equal(panicText(trap), trap.slice('fine\n'.length), 'the reason, too, where it is no oops');
   const { code, problem, detail } = verdict({ ...ended, status: 'start 3\n', console: PANIC });
   assert.deepEqual([code, problem], [125, 'the kernel panicked']);
   assert.match(detail, /^BUG: kernel NULL pointer.*not syncing: Fatal exception$/s);
