@@ -157,10 +157,7 @@ pub(super) fn provide(options: &MapOptions, features: SlotFeatures, vm: &impl Cr
         Backing::File { file, offset, sharing } => mapped_file(file, *offset, *sharing, readonly, size)?,
         Backing::Buffer(buffer) => HostMemory::new("buffer", buffer.lend(size)?, Reach::Direct),
         Backing::GuestMemfd => guest_memfd(features, vm, readonly, size)?,
-        Backing::Share { slot, offset } => {
-            let part = slot.part(*offset, range.size())?;
-            return part.check_readonly(readonly).map(|()| part);
-        }
+        Backing::Share { slot, offset } => return slot.part(*offset, range.size(), readonly),
     };
     Ok(Backed::whole(memory))
 }

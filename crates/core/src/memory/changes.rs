@@ -46,34 +46,38 @@ impl GuestMemory {
     pub fn map(&self, options: &MapOptions) -> Result<MemorySlot> {
         let space = self.check_map(options)?;
         let range = options.range;
-        self.changes()?.attempt(|ledger, lent| {
+        // Outlives the lock where KVM refuses it.
+        let mut made = None;
+        let outcome = self.changes()?.attempt(|ledger, lent| {
             let serial = Identity::next_serial();
             let place = ledger.add(space, range, options.slot, serial)?;
             let key = Key { space, number: place.number(), serial };
-            let backed = backing::provide(options, self.features(), lent)?;
+            let backed = made.insert(backing::provide(options, self.features(), lent)?).clone();
             let (slot, region) = transaction::make(options, key, backed, lent.name());
             lent.set(slot)?;
             let identity = Arc::clone(region.identity());
             self.publish(lent, space, |map| map.insert(place, region))?;
             Ok(MemorySlot::new(self.clone(), identity))
-        })
+        });
+        drop(made);
+        outcome
     }
 
     /// Order: nobody new finds the memory, then KVM gives it up, then it is unmapped when the last copy has ended.
     /// Any other order shows unmapped addresses to a guest or to a thread of ours.
     pub(super) fn unmap(&self, identity: &Arc<Identity>) -> Result<()> {
         let key = identity.key;
-        self.changes()?.attempt(|ledger, lent| {
+        let removed = self.changes()?.attempt(|ledger, lent| {
             ledger.remove(key)?;
             let removed = self.publish(lent, key.space, |map| map.remove(key.number))?;
             let Some((place, region)) = removed else { return Err(SLOT_CLOSED) };
-            let outcome = lent.delete(key.id());
-            if outcome.is_err() {
-                // Nobody else can have taken the place: that needs the right to change.
-                self.publish(lent, key.space, |map| map.insert(place, region))?;
-            }
-            outcome
-        })
+            let Err(refused) = lent.delete(key.id()) else { return Ok(region) };
+            // Nobody else can have taken the place: that needs the right to change.
+            self.publish(lent, key.space, |map| map.insert(place, region))?;
+            Err(refused)
+        })?;
+        drop(removed); // without the lock
+        Ok(())
     }
 
     /// Published after the ioctl: until it succeeds the memory is where it was, and it never goes away.
@@ -159,22 +163,20 @@ impl GuestMemory {
     }
 
     /// `size` bytes of the slot's memory from `offset` on, for a share of it.
-    pub(super) fn part(&self, identity: &Arc<Identity>, offset: u64, size: u64) -> Result<Backed> {
+    pub(super) fn part(&self, identity: &Arc<Identity>, offset: u64, size: u64, readonly: bool) -> Result<Backed> {
         if !offset.is_multiple_of(PAGE_SIZE) {
             return Err(Error::Unaligned { what: "offset", value: offset, alignment: PAGE_SIZE });
         }
         let past_end =
             Error::InvalidArgument { what: "offset and size of a share", expected: "within the slot that is shared" };
         let fits = offset.checked_add(size).is_some_and(|end| end <= identity.range().size());
-        self.find(identity)?.part(offset, size).filter(|_| fits).ok_or(past_end)
-    }
-
-    /// The memory of the slot that `identity` stands for: another slot may have its number by now.
-    fn find(&self, identity: &Arc<Identity>) -> Result<Backed> {
+        // What is refused is let go of while its slot has it still: we may be the last who do, and hold another VM's lock.
         self.address_space(identity.key.space)?.look(|map| {
             let region = map.get(identity.key.number).map(|entry| &entry.value);
+            // Another slot may have its number by now.
             let region = region.filter(|region| Arc::ptr_eq(region.identity(), identity)).ok_or(SLOT_CLOSED)?;
-            Ok(region.backed().clone())
+            let part = region.backed().part(offset, size).filter(|_| fits).ok_or(past_end)?;
+            part.check_readonly(readonly).map(|()| part)
         })
     }
 }

@@ -77,8 +77,8 @@ impl MemorySlot {
     }
 
     /// A part of its memory, for another slot.
-    pub(super) fn part(&self, offset: u64, size: u64) -> Result<Backed> {
-        self.memory.part(&self.identity, offset, size)
+    pub(super) fn part(&self, offset: u64, size: u64, readonly: bool) -> Result<Backed> {
+        self.memory.part(&self.identity, offset, size, readonly)
     }
 
     /// The slot's number, as KVM knows it, in its address space.

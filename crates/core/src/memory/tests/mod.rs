@@ -2,6 +2,7 @@
 //! kernel makes of it is tested in `tests/kvm/memory.rs`.
 #![expect(unsafe_code, reason = "stands in for an unsafe ioctl; forks")]
 
+mod keeps;
 mod transactions;
 
 use std::{

@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::OwnedFd,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex,
         atomic::{
@@ -34,8 +35,10 @@ const PAGE: u64 = 0x1000;
 struct Kvm {
     slots: Arc<Mutex<BTreeMap<u32, SlotCommand>>>,
     calls: Arc<Mutex<Vec<SlotCommand>>>,
-    /// Calls to refuse, by number.
-    refused: Arc<Mutex<BTreeSet<usize>>>,
+    /// Calls to refuse, by number, with their errno.
+    refused: Arc<Mutex<BTreeMap<usize, i32>>>,
+    /// At the next call.
+    panics: Arc<AtomicBool>,
     vcpus: Arc<Vcpus>,
 }
 
@@ -76,10 +79,11 @@ impl SetSlot for Kvm {
     }
 
     unsafe fn set(&self, command: SlotCommand) -> Result<()> {
+        assert!(!self.panics.swap(false, SeqCst), "as if by a bug");
         let mut calls = self.calls.lock().unwrap();
         calls.push(command);
-        if self.refused.lock().unwrap().contains(&(calls.len() - 1)) {
-            return Err(Error::Ioctl { request: "FAKE", errno: Errno(libc::ENOMEM) });
+        if let Some(errno) = self.refused.lock().unwrap().get(&(calls.len() - 1)) {
+            return Err(Error::Ioctl { request: "FAKE", errno: Errno(*errno) });
         }
         let mut slots = self.slots.lock().unwrap();
         let old = slots.remove(&command.id);
@@ -117,6 +121,11 @@ impl Kvm {
 
     /// Refuses these calls, counted from now on.
     fn refuse(&self, calls: impl IntoIterator<Item = usize>) {
+        self.refuse_with(calls.into_iter().map(|call| (call, libc::ENOMEM)));
+    }
+
+    /// The same, each with an errno of its own.
+    fn refuse_with(&self, calls: impl IntoIterator<Item = (usize, i32)>) {
         self.calls.lock().unwrap().clear();
         *self.refused.lock().unwrap() = calls.into_iter().collect();
     }
@@ -256,6 +265,20 @@ fn a_refused_undoing_poisons_the_vm_and_it_can_be_closed() {
             assert_eq!(code(memory.slots()), ErrorCode::Closed);
         }
     }
+}
+
+/// Nobody knows then which of the ioctls KVM has done.
+#[test]
+fn a_panic_among_the_ioctls_poisons_the_vm() {
+    let kvm = Kvm::default();
+    let memory = kvm.memory();
+    let slots = four(&memory);
+    kvm.panics.store(true, SeqCst);
+    assert!(catch_unwind(AssertUnwindSafe(|| memory.change(all_kinds(&slots)))).is_err());
+    assert!(kvm.vcpus.poisoned.load(SeqCst) && !kvm.vcpus.out.load(SeqCst));
+    assert_poisoned(&kvm, &memory, &slots[1]);
+    memory.close();
+    assert_eq!(kvm.slots(), BTreeMap::new());
 }
 
 fn assert_poisoned(kvm: &Kvm, memory: &GuestMemory, slot: &MemorySlot) {
