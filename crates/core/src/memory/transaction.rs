@@ -14,7 +14,7 @@ use super::{
     slot_map::Vacancy,
     state::Spaces,
 };
-use crate::error::{Error, Result};
+use crate::error::{Errno, Error, Result};
 
 /// One of the changes that [`GuestMemory::change`] makes together.
 #[derive(Debug, Clone)]
@@ -189,19 +189,22 @@ fn issue(lent: &mut Lent, steps: &[Step]) -> std::result::Result<(), Failure> {
     for step in steps {
         if let Err(error) = step.apply(lent) {
             let undone = done.iter().rev().try_for_each(|step: &&Step| step.undo(lent));
-            return Err(undone.map_or_else(|refused| Failure::Lost(lost(refused)), |()| Failure::Undone(error)));
+            return Err(match undone {
+                Ok(()) => Failure::Undone(error),
+                Err(refused) => Failure::Lost(lost(&error, &refused, lent.name())),
+            });
         }
         done.push(step);
     }
     Ok(())
 }
 
-/// A refused undoing, as an error that says what it means.
-fn lost(refused: Error) -> Error {
-    match refused {
-        Error::Ioctl { request, errno } => Error::SlotsLost { request, errno },
-        other => other,
-    }
+/// A refused undoing, as an error that says what it means, and what was refused before it.
+fn lost(change: &Error, undoing: &Error, ioctl: &'static str) -> Error {
+    // Without one of its own: a range past the VM's width, which was EINVAL.
+    let errno = |error: &Error| error.errno().unwrap_or((Errno(libc::EINVAL), ioctl));
+    let ((cause, _), (errno, request)) = (errno(change), errno(undoing));
+    Error::SlotsLost { request, errno, cause }
 }
 
 /// What accesses see of a change, once all of KVM's part is done.

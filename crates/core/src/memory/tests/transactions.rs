@@ -256,14 +256,28 @@ fn a_refused_undoing_poisons_the_vm_and_it_can_be_closed() {
             let slots = four(&memory);
             kvm.refuse([refused, refused + undoing]);
             let error = memory.change(all_kinds(&slots)).unwrap_err();
-            assert!(matches!(error, Error::SlotsLost { request: "FAKE", errno: Errno(libc::ENOMEM) }), "{error}");
-            assert_eq!(error.code(), ErrorCode::Poisoned);
+            assert_eq!((error.code(), error.errno()), (ErrorCode::Poisoned, Some((Errno(libc::ENOMEM), "FAKE"))));
             assert!(kvm.vcpus.poisoned.load(SeqCst) && !kvm.vcpus.out.load(SeqCst));
             assert_poisoned(&kvm, &memory, &slots[1]);
             memory.close();
             assert_eq!(kvm.slots(), BTreeMap::new(), "calls {refused} and {undoing}");
             assert_eq!(code(memory.slots()), ErrorCode::Closed);
         }
+    }
+}
+
+/// What the kernel said first is not forgotten; and it is this error whatever the undoing's would be by itself.
+#[test]
+fn a_lost_vm_is_told_by_one_error_with_both_refusals() {
+    let high = pages(1 << 51, PAGE); // past every processor's width, as EINVAL is then told
+    for (range, undoing) in [(high, libc::EINVAL), (high, libc::ENOMEM), (pages(0, PAGE), libc::EINVAL)] {
+        let kvm = Kvm::default();
+        let memory = kvm.memory_with(SlotFeatures { address_bits: 52, ..features(8) });
+        let old = memory.map(&MapOptions::new(range)).unwrap();
+        kvm.refuse_with([(1, libc::EEXIST), (2, undoing)]);
+        let error = memory.change(vec![Change::Unmap(old), Change::Map(options(40 * PAGE))]).unwrap_err();
+        assert_eq!((error.code(), error.errno()), (ErrorCode::Poisoned, Some((Errno(undoing), "FAKE"))), "{error}");
+        assert!(matches!(error, Error::SlotsLost { cause: Errno(libc::EEXIST), .. }), "{error}");
     }
 }
 
