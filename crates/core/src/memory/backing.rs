@@ -18,7 +18,7 @@ use crate::{
     error::{Error, Result},
     range::{GpaRange, PAGE_SIZE},
     sys::{
-        hugepages,
+        hugepages, limits,
         mapping::{HUGE_PAGE, Mapping, Source},
         memfd::{self, AccessMode},
     },
@@ -185,7 +185,17 @@ fn memfd(options: &MapOptions, size: usize) -> Result<HostMemory> {
     let offset = if huge { options.range.gpa() % HUGE_PAGE as u64 } else { 0 };
     let fd = memfd::sealed(offset + options.range.size())?;
     let mapping = transparent(options, Source::Shared { fd: &fd, offset, writable: true }, size)?;
-    Ok(HostMemory { fd: Some(fd), ..HostMemory::new("memfd", mapping, Reach::Direct) })
+    let reach = reach_of_memfd(limits::overcommit_mode());
+    Ok(HostMemory { fd: Some(fd), ..HostMemory::new("memfd", mapping, reach) })
+}
+
+/// The kernel accounts for a memfd's pages when they are touched. Where it overcommits nothing (`vm.overcommit_memory` 2) a
+/// page may be one too many, and the touch is SIGBUS; nobody can know where it does not say.
+const fn reach_of_memfd(overcommit_mode: Option<u32>) -> Reach {
+    match overcommit_mode {
+        Some(0 | 1) => Reach::Direct,
+        _ => Reach::Remote,
+    }
 }
 
 fn hugetlb(page_size: u64, range: GpaRange, size: usize) -> Result<HostMemory> {
@@ -266,4 +276,18 @@ fn guest_memfd(features: SlotFeatures, vm: &impl CreateGuestMemfd, readonly: boo
     let fd = vm.create_guest_memfd(size as u64)?;
     let mapping = Mapping::of(Source::Shared { fd: &fd, offset: 0, writable: true }, size)?;
     Ok(HostMemory { fd: Some(fd), ..HostMemory::new(GUEST_MEMFD, mapping, Reach::Remote) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_memfd_is_dereferenced_only_where_the_kernel_overcommits() {
+        for (mode, reach) in
+            [(Some(0), Reach::Direct), (Some(1), Reach::Direct), (Some(2), Reach::Remote), (None, Reach::Remote)]
+        {
+            assert_eq!(reach_of_memfd(mode), reach, "{mode:?}");
+        }
+    }
 }

@@ -30,18 +30,22 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub enum Backing {
-    /// Zeroed memory of this process, committed when touched, never overcommitted against a limit: where the machine runs
-    /// out of memory, its out-of-memory killer decides. One mapping, no descriptor. Reached directly.
+    /// Zeroed memory of this process, committed when touched: where the machine runs out of memory, its out-of-memory
+    /// killer decides. Where `vm.overcommit_memory` is 2 all of it counts when it is mapped, and too much is
+    /// [`Error::HostMemory`]. One mapping, no descriptor. Reached directly.
     #[default]
     Anonymous,
     /// As [`Backing::Anonymous`], in a memfd that is sealed against shrinking and growing: other processes can map it
     /// through `/proc/PID/fd`. One mapping and one descriptor; its pages count as shared memory, and are swapped and
-    /// made huge by the rules for that. Reached directly.
+    /// made huge by the rules for that. No longer than files of this process may be (`RLIMIT_FSIZE`, else
+    /// [`Error::Limit`]). Reached directly, but by system call where `vm.overcommit_memory` is 2 when it is mapped (or
+    /// `/proc` is not there to tell): its pages count when touched, and one too many can be had by nobody.
     Memfd,
     /// Huge pages of `page_size` bytes (one of [`host::huge_page_sizes`](crate::host::huge_page_sizes)), of which the
     /// slot's size is a multiple: fewer page tables and faults, and memory that is never swapped. All of them are
-    /// reserved when the slot is mapped, so that touching one cannot fail later; too few is [`Error::HugePages`]. KVM
-    /// maps them as such only where the gpa is a multiple of `page_size`. One mapping. Reached by system call.
+    /// reserved when the slot is mapped; too few is [`Error::HugePages`]. Touching one can fail all the same where a
+    /// cgroup limits how many its processes touch. KVM maps them as such only where the gpa is a multiple of
+    /// `page_size`. One mapping. Reached by system call.
     Hugetlb {
         /// Bytes of one page.
         page_size: u64,

@@ -34,6 +34,19 @@ pub(crate) fn open_files() -> u64 {
     limit.rlim_cur
 }
 
+/// `RLIMIT_FSIZE`, the soft one, in bytes: what goes past it is not refused but ends the process by `SIGXFSZ`.
+pub(crate) fn file_size() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: 0 };
+    // SAFETY: writes into `limit`, which lives through the call; a failure leaves it without a limit.
+    unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
+    limit.rlim_cur
+}
+
+/// `vm.overcommit_memory`, where /proc is there to tell: 2 where the kernel promises no memory that it may not have.
+pub(crate) fn overcommit_mode() -> Option<u32> {
+    fs::read_to_string("/proc/sys/vm/overcommit_memory").ok()?.trim().parse().ok()
+}
+
 /// Bits of this machine's physical addresses, where `/proc/cpuinfo` tells (x86 does).
 pub(crate) fn physical_address_bits() -> Option<u32> {
     let text = fs::read_to_string("/proc/cpuinfo").ok()?;
