@@ -133,6 +133,14 @@ pub enum Error {
         /// The range that is there.
         old: GpaRange,
     },
+    /// A slot where KVM has pages of its own: on x86, in a VM with in-kernel interrupt controllers.
+    #[error("slot range {new} overlaps {reserved}, which KVM keeps for itself beside an irqchip; map around it")]
+    SlotReserved {
+        /// The range asked for.
+        new: GpaRange,
+        /// KVM's own.
+        reserved: GpaRange,
+    },
     /// A slot number that another slot has.
     #[error("slot number {number} is taken by the slot at {range}; unmap that slot first, or let a number be chosen")]
     SlotNumberTaken {

@@ -6,8 +6,7 @@ use std::{any::Any, fmt, fs::File, ptr::NonNull, sync::Arc};
 use super::slot::MemorySlot;
 use crate::{
     error::{Error, Result},
-    range::PAGE_SIZE,
-    sys::mapping::Mapping,
+    sys::{limits, mapping::Mapping},
 };
 
 /// What stands behind a slot.
@@ -57,7 +56,7 @@ pub enum Backing {
     File {
         /// Open for reading, and for writing too if it is shared and the slot is not read-only.
         file: Arc<File>,
-        /// Where in it the slot begins (bytes, a multiple of 4096).
+        /// Where in it the slot begins (bytes, a multiple of the host's page size).
         offset: u64,
         /// Who sees what is written.
         sharing: FileSharing,
@@ -75,7 +74,7 @@ pub enum Backing {
     Share {
         /// Whose memory.
         slot: MemorySlot,
-        /// Where in it the new slot begins (bytes, a multiple of 4096).
+        /// Where in it the new slot begins (bytes, a multiple of the host's page size).
         offset: u64,
     },
 }
@@ -108,7 +107,8 @@ impl HostBuffer {
     /// gone from its VM and the last access of ours has ended.
     ///
     /// # Errors
-    /// [`Error::Unaligned`] where `address` is no multiple of 4096, [`Error::InvalidArgument`] for less than a page.
+    /// [`Error::Unaligned`] where `address` is no multiple of the host's page size (4096 bytes on `x86_64`, up to 64 KiB on
+    /// aarch64), [`Error::InvalidArgument`] for less than such a page.
     ///
     /// # Safety
     /// Until `keep` is dropped the memory stays mapped where it is, readable and writable, in whole pages, and no page of
@@ -129,11 +129,15 @@ impl HostBuffer {
     /// ```
     pub unsafe fn new(address: NonNull<u8>, size: usize, keep: Arc<dyn Any + Send + Sync>) -> Result<Self> {
         let value = address.addr().get() as u64;
-        if !value.is_multiple_of(PAGE_SIZE) {
-            return Err(Error::Unaligned { what: "the address of a buffer", value, alignment: PAGE_SIZE });
+        let page_size = limits::page_size();
+        if !value.is_multiple_of(page_size) {
+            return Err(Error::Unaligned { what: "the address of a buffer", value, alignment: page_size });
         }
-        if (size as u64) < PAGE_SIZE {
-            return Err(Error::InvalidArgument { what: "a buffer", expected: "at least one page (4096 bytes)" });
+        if (size as u64) < page_size {
+            return Err(Error::InvalidArgument {
+                what: "a buffer",
+                expected: "at least one page (most often 4096 bytes)",
+            });
         }
         Ok(Self { address, size, keep })
     }

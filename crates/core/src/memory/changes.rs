@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     backing::{self, Backed},
-    guest_memory::GuestMemory,
+    guest_memory::{GuestMemory, SlotFeatures},
     ledger::{Key, SLOT_CLOSED},
     lent::LentSlot,
     region::Identity,
@@ -28,8 +28,8 @@ impl GuestMemory {
     /// # Errors
     /// Before KVM is told anything: [`Error::Unaligned`], [`Error::InvalidArgument`] (8 TiB or more),
     /// [`Error::CapabilityMissing`] (read-only memory, a `guest_memfd` or an address space that the VM lacks),
-    /// [`Error::AddressSpaceRange`], [`Error::AddressWidth`], [`Error::SlotOverlap`], [`Error::SlotNumberTaken`],
-    /// [`Error::SlotNumberRange`], [`Error::SlotLimit`], [`Error::Limit`] (mappings or descriptors),
+    /// [`Error::AddressSpaceRange`], [`Error::AddressWidth`], [`Error::SlotOverlap`], [`Error::SlotReserved`],
+    /// [`Error::SlotNumberTaken`], [`Error::SlotNumberRange`], [`Error::SlotLimit`], [`Error::Limit`] (mappings or descriptors),
     /// [`Error::HugePages`], [`Error::HostMemory`] (no address space left), [`Error::Os`] (a file that cannot be mapped),
     /// [`Error::Closed`], [`Error::Poisoned`], [`Error::Forked`]. From the kernel: [`Error::Ioctl`]. The slots are as they
     /// were then.
@@ -119,19 +119,19 @@ impl GuestMemory {
     /// What can be said without knowing other slots; and the address space that is meant.
     pub(super) fn check_map(&self, options: &MapOptions) -> Result<u32> {
         let &MapOptions { range, readonly, address_space, .. } = options;
-        GpaRange::pages(range.gpa(), range.size())?;
+        GpaRange::aligned(range.gpa(), range.size(), self.features().page_size)?;
         if range.size() > SLOT_SIZE_MAX {
             return Err(Error::InvalidArgument { what: "the size of a slot", expected: "less than 8 TiB" });
         }
-        self.check_width(range)?;
+        self.check_place(range)?;
         self.check_has_readonly(readonly)?;
         self.check_space(address_space)
     }
 
     /// The same for a move; and where to.
     pub(super) fn check_move(&self, identity: &Identity, gpa: u64) -> Result<GpaRange> {
-        let range = GpaRange::pages(gpa, identity.range().size())?;
-        self.check_width(range)?;
+        let range = GpaRange::aligned(gpa, identity.range().size(), self.features().page_size)?;
+        self.check_place(range)?;
         if range != identity.range() {
             check_changeable(identity, "a slot that moves")?;
         }
@@ -157,15 +157,22 @@ impl GuestMemory {
         Ok(())
     }
 
-    fn check_width(&self, range: GpaRange) -> Result<()> {
-        let bits = self.features().address_bits;
-        if range.end() > 1 << bits { Err(Error::AddressWidth { range, bits }) } else { Ok(()) }
+    fn check_place(&self, range: GpaRange) -> Result<()> {
+        let SlotFeatures { address_bits: bits, reserved, .. } = self.features();
+        if range.end() > 1 << bits {
+            return Err(Error::AddressWidth { range, bits });
+        }
+        match reserved.filter(|reserved| reserved.overlaps(range)) {
+            Some(reserved) => Err(Error::SlotReserved { new: range, reserved }),
+            None => Ok(()),
+        }
     }
 
     /// `size` bytes of the slot's memory from `offset` on, for a share of it.
     pub(super) fn part(&self, identity: &Arc<Identity>, offset: u64, size: u64, readonly: bool) -> Result<Backed> {
-        if !offset.is_multiple_of(PAGE_SIZE) {
-            return Err(Error::Unaligned { what: "offset", value: offset, alignment: PAGE_SIZE });
+        let page_size = self.features().page_size;
+        if !offset.is_multiple_of(page_size) {
+            return Err(Error::Unaligned { what: "offset", value: offset, alignment: page_size });
         }
         let past_end =
             Error::InvalidArgument { what: "offset and size of a share", expected: "within the slot that is shared" };

@@ -147,7 +147,7 @@ impl SetSlot for KvmSlots {
 }
 
 /// `GUEST_MEMFD_FLAG_MMAP` and `GUEST_MEMFD_FLAG_INIT_SHARED` of linux/kvm.h (Linux 6.18).
-pub(crate) const GUEST_MEMFD_FLAGS: u64 = 0b11;
+pub(super) const GUEST_MEMFD_FLAGS: u64 = 0b11;
 
 impl CreateGuestMemfd for Lent {
     fn create_guest_memfd(&self, size: u64) -> Result<OwnedFd> {

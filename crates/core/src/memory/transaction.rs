@@ -41,8 +41,10 @@ impl GuestMemory {
     /// # Errors
     /// Before KVM is told anything, and with nothing done: what the calls of the single changes give, against the state
     /// that the changes before it in the list would leave; [`Error::InvalidArgument`] for a slot of another VM. From
-    /// the kernel: [`Error::Ioctl`], and the changes before that one have been undone. Where the kernel refuses the
-    /// undoing too the VM is left [`Error::Poisoned`]: it runs no guest and gives no memory any more; close it.
+    /// the kernel: [`Error::Ioctl`], and the changes before that one have been undone; but slots that had to be deleted and
+    /// added again for that have an empty log of dirty pages, as they have where the flag for reading was changed.
+    /// Where the kernel refuses the undoing too: [`Error::SlotsLost`], and the VM is left [`Error::Poisoned`]: it runs no
+    /// guest and gives no memory any more; close it.
     ///
     /// ```no_run
     /// use typevisor::{GpaRange, Kvm, Vm, VmOptions, memory::{Change, MapOptions}};
@@ -137,7 +139,9 @@ impl GuestMemory {
         };
         if refused.is_none() {
             let spaces = unsettled.spaces()?;
-            entries.into_iter().for_each(|entry| entry.publish(spaces));
+            for entry in entries {
+                entry.publish(spaces);
+            }
         }
         unsettled.settle();
         refused.map_or(Ok(()), Err)

@@ -52,7 +52,9 @@ fn kept(gpa: u64, gone: impl Fn() + Send + Sync + 'static) -> MapOptions {
 type Way = fn(&GuestMemory, &AtomicBool, MapOptions);
 
 fn mapped(memory: &GuestMemory, options: MapOptions) -> MemorySlot {
-    memory.map(&options).unwrap()
+    let slot = memory.map(&options).unwrap();
+    drop(options); // the slot has the last reference
+    slot
 }
 
 const WAYS: [(&str, Way); 6] = [

@@ -19,7 +19,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 use super::{
     GuestMemory, Held, HoldOut, MapOptions, MemorySlot, SlotFeatures, SlotInfo,
     backing::HostMemory,
-    lent::{SetSlot, SlotCommand},
+    lent::{GUEST_MEMFD_FLAGS, SetSlot, SlotCommand},
 };
 use crate::{
     error::{Errno, Error, ErrorCode, Result},
@@ -83,7 +83,16 @@ impl HoldOut for NoVcpus {
 
 /// A VM that has everything, and this many slots in each address space.
 pub(super) const fn features(slots: u32) -> SlotFeatures {
-    SlotFeatures { slots, spaces: 2, address_bits: 40, readonly: true, region2: true, guest_memfd: true }
+    SlotFeatures {
+        slots,
+        spaces: 2,
+        address_bits: 40,
+        readonly: true,
+        region2: true,
+        page_size: PAGE,
+        reserved: None,
+        guest_memfd: Some(GUEST_MEMFD_FLAGS),
+    }
 }
 
 impl Fake {

@@ -13,6 +13,7 @@ use std::{
             Ordering::{Relaxed, SeqCst},
         },
     },
+    time::{Duration, Instant},
 };
 
 use proptest::prelude::*;
@@ -29,6 +30,9 @@ use crate::{
 };
 
 const PAGE: u64 = 0x1000;
+
+/// Far more than anything here takes: no test passes by it.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// KVM as far as slots go. What it would refuse by its own rules is a bug of ours.
 #[derive(Clone, Default)]
@@ -520,6 +524,60 @@ fn an_address_past_the_vm_s_width_is_refused_by_it() {
     assert_eq!(kvm.issued(), 1);
 }
 
+/// KVM's own pages are in every address space.
+#[test]
+fn a_place_that_kvm_keeps_is_refused_in_every_address_space() {
+    let kvm = Kvm::default();
+    let reserved = pages(8 * PAGE, 4 * PAGE);
+    let memory = kvm.memory_with(SlotFeatures { reserved: Some(reserved), ..features(8) });
+    let slot = memory.map(&options(7 * PAGE)).unwrap();
+    memory.map(&options(12 * PAGE)).unwrap();
+    let over = |gpa, size| MapOptions::new(pages(gpa, size));
+    kvm.refuse([]);
+    for space in [0, 1].map(|id| memory.address_space(id).unwrap()) {
+        for options in [over(8 * PAGE, PAGE), over(11 * PAGE, PAGE), over(0, 20 * PAGE)] {
+            let error = space.map(&options).unwrap_err();
+            let named = |new, old| new == options.range && old == reserved;
+            assert!(matches!(error, Error::SlotReserved { new, reserved } if named(new, reserved)), "{error}");
+            assert_eq!(error.code(), ErrorCode::SlotOverlap);
+            assert_eq!(code(space.change(vec![Change::Map(options)])), ErrorCode::SlotOverlap);
+        }
+    }
+    assert_eq!(code(slot.move_to(8 * PAGE)), ErrorCode::SlotOverlap);
+    assert_eq!(code(memory.change(vec![Change::Move(slot, 11 * PAGE)])), ErrorCode::SlotOverlap);
+    assert_eq!((kvm.issued(), kvm.holds()), (0, 0));
+}
+
+/// As on aarch64 kernels of 64 KiB pages.
+#[test]
+fn slots_are_multiples_of_the_host_s_pages() {
+    const LARGE: u64 = 0x1_0000;
+    let kvm = Kvm::default();
+    let memory = kvm.memory_with(SlotFeatures { page_size: LARGE, ..features(8) });
+    let slot = memory.map(&MapOptions::new(pages(0, 2 * LARGE))).unwrap();
+    let file = Arc::new(std::fs::File::from(memfd::sealed(LARGE).unwrap()));
+    let file = |offset| Backing::File { file: Arc::clone(&file), offset, sharing: FileSharing::Private };
+    let large = MapOptions::new(pages(4 * LARGE, LARGE));
+    let shared = |offset| Backing::Share { slot: slot.clone(), offset };
+    kvm.refuse([]);
+    let refused = [
+        memory.map(&options(4 * LARGE)).map(drop),
+        memory.map(&MapOptions::new(pages(4 * LARGE + PAGE, LARGE))).map(drop),
+        memory.map(&MapOptions { backing: shared(PAGE), ..large.clone() }).map(drop),
+        memory.map(&MapOptions { backing: file(PAGE), ..large.clone() }).map(drop),
+        slot.move_to(4 * LARGE + PAGE),
+        memory.change(vec![Change::Map(options(4 * LARGE))]).map(drop),
+        memory.change(vec![Change::Move(slot.clone(), 4 * LARGE + PAGE)]).map(drop),
+    ];
+    for (call, result) in refused.into_iter().enumerate() {
+        assert!(matches!(result, Err(Error::Unaligned { alignment: LARGE, .. })), "call {call}: {result:?}");
+    }
+    assert_eq!(kvm.issued(), 0);
+    for backing in [shared(LARGE), file(0)] {
+        memory.map(&MapOptions { backing, ..large.clone() }).unwrap().unmap().unwrap();
+    }
+}
+
 #[test]
 fn accesses_see_the_one_state_or_the_other() {
     let kvm = Kvm::default();
@@ -530,25 +588,40 @@ fn accesses_see_the_one_state_or_the_other() {
     }
     let [one, two] = banks.map(|slot| MapOptions { backing: Backing::Share { slot, offset: 0 }, ..options(0) });
     let mut now = memory.map(&one).unwrap();
-    let stop = AtomicBool::new(false);
+    let seen = Mutex::new(BTreeSet::new());
+    let both = || seen.lock().unwrap().len() > 1;
+    let (stop, mut rounds) = (AtomicBool::new(false), 0);
     std::thread::scope(|scope| {
+        let _stopping = Stopping(&stop);
         let reader = scope.spawn(|| {
-            let mut seen = BTreeSet::new();
             while !stop.load(Relaxed) {
                 let mut found = [0; 64];
                 memory.read(0, &mut found).unwrap();
                 assert_eq!(found, [found[0]; 64]);
-                seen.insert(found[0]);
+                seen.lock().unwrap().insert(found[0]);
             }
-            seen
         });
-        for next in [&two, &one].into_iter().cycle().take(2_000) {
+        let began = Instant::now();
+        for next in [&two, &one].into_iter().cycle() {
+            let long_enough = rounds >= 2_000 && both() || began.elapsed() > LIMIT;
+            if long_enough || reader.is_finished() {
+                break;
+            }
             now = memory.change(vec![Change::Unmap(now.clone()), Change::Map(next.clone())]).unwrap().remove(0);
+            rounds += 1;
         }
-        stop.store(true, Relaxed);
-        assert!(reader.join().unwrap().is_subset(&BTreeSet::from([1, 2])));
     });
-    assert_eq!(kvm.holds(), 2_000);
+    assert_eq!(seen.into_inner().unwrap(), BTreeSet::from([1, 2]));
+    assert_eq!(kvm.holds(), rounds);
+}
+
+/// Ends the other threads of a test, also where it fails.
+struct Stopping<'a>(&'a AtomicBool);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 #[derive(Debug, Clone)]
