@@ -133,6 +133,14 @@ pub enum Error {
         /// The range that is there.
         old: GpaRange,
     },
+    /// A slot where KVM has pages of its own: on x86, in a VM with in-kernel interrupt controllers.
+    #[error("slot range {new} overlaps {reserved}, which KVM keeps for itself beside an irqchip; map around it")]
+    SlotReserved {
+        /// The range asked for.
+        new: GpaRange,
+        /// KVM's own.
+        reserved: GpaRange,
+    },
     /// A slot number that another slot has.
     #[error("slot number {number} is taken by the slot at {range}; unmap that slot first, or let a number be chosen")]
     SlotNumberTaken {
@@ -254,14 +262,17 @@ pub enum Error {
     },
     /// A change of slots failed, and KVM refused to undo it: what the guest sees is not known any more.
     #[error(
-        "the VM cannot be used any more: {request} failed while a failed change of slots was undone: {errno}; close it"
+        "the VM cannot be used any more: {request} failed while a change of slots that had failed ({cause}) was undone: \
+         {errno}; close it"
     )]
     SlotsLost {
         /// Name of the ioctl, as in the kernel's header.
         request: &'static str,
-        /// What the kernel returned.
+        /// What the kernel returned to the undoing.
         #[source]
         errno: Errno,
+        /// What it had returned to the change.
+        cause: Errno,
     },
     /// The object belongs to the process that was forked.
     #[error("this VM belongs to the parent process: a fork does not carry it over; create one here")]
@@ -336,7 +347,7 @@ impl Error {
     #[must_use]
     pub const fn errno(&self) -> Option<(Errno, &'static str)> {
         match self {
-            Self::Ioctl { request, errno } => Some((*errno, request)),
+            Self::Ioctl { request, errno } | Self::SlotsLost { request, errno, .. } => Some((*errno, request)),
             Self::Os { call, errno } | Self::HostAccess { call, errno, .. } => Some((*errno, call)),
             Self::File { errno, .. } => Some((*errno, "open")),
             Self::HostMemory { errno, .. } => Some((*errno, "mmap")),

@@ -70,7 +70,7 @@ impl Error {
             | Self::SlotNumberRange { .. }
             | Self::AnswerRange { .. } => ErrorCode::OutOfRange,
             Self::Unaligned { .. } => ErrorCode::Unaligned,
-            Self::SlotOverlap { .. } => ErrorCode::SlotOverlap,
+            Self::SlotOverlap { .. } | Self::SlotReserved { .. } => ErrorCode::SlotOverlap,
             Self::SlotLimit { .. } => ErrorCode::SlotLimit,
             Self::MemoryHole { .. } | Self::FirmwareRam { .. } => ErrorCode::MemoryHole,
             Self::HostAccess { .. } => ErrorCode::HostAccess,

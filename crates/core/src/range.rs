@@ -4,7 +4,8 @@ use std::fmt;
 
 use crate::error::{Error, Result};
 
-/// Size of the smallest page KVM maps, in bytes: slots and attributes are multiples of it.
+/// Size of the smallest page KVM maps, in bytes. Slots are multiples of the host's own pages, which may be larger: see
+/// `sys::limits::page_size`.
 pub(crate) const PAGE_SIZE: u64 = 4096;
 
 /// First address past what either architecture can map: guest physical addresses stop at 52 bits.
@@ -37,14 +38,23 @@ impl GpaRange {
         }
     }
 
-    /// A page-aligned range, as slots want it.
+    /// A range of whole pages of 4096 bytes, as slots want it. (Where the host's own pages are larger, as on some aarch64
+    /// kernels, mapping it wants whole ones of these, and says so.)
     ///
     /// # Errors
     /// [`Error::Unaligned`], and those of [`GpaRange::new`].
     pub fn pages(gpa: u64, size: u64) -> Result<Self> {
+        Self::aligned(gpa, size, PAGE_SIZE)
+    }
+
+    /// A range that begins and ends at a multiple of `alignment` bytes.
+    ///
+    /// # Errors
+    /// Those of [`GpaRange::pages`].
+    pub(crate) fn aligned(gpa: u64, size: u64, alignment: u64) -> Result<Self> {
         for (what, value) in [("gpa", gpa), ("size", size)] {
-            if value % PAGE_SIZE != 0 {
-                return Err(Error::Unaligned { what, value, alignment: PAGE_SIZE });
+            if !value.is_multiple_of(alignment) {
+                return Err(Error::Unaligned { what, value, alignment });
             }
         }
         Self::new(gpa, size)

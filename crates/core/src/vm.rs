@@ -15,8 +15,8 @@ use crate::{
     exit::{Abi, Arch},
     host::{Capabilities, Capability, Kvm},
     loader::{FirmwareLayout, load_firmware},
-    memory::{GUEST_MEMFD_FLAGS, GuestMemory, SlotFeatures},
-    sys::{fork, signal::KickSignal},
+    memory::{GuestMemory, SlotFeatures},
+    sys::{fork, limits, signal::KickSignal},
     vcpu::{self, Hold, Vcpu, VcpuFeatures, VcpuOptions, arch},
 };
 
@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct VmOptions {
     /// In-kernel interrupt controllers (x86: PIC, I/O APIC, local APICs; and the TSS and identity map that older Intel
-    /// processors need, at the four pages below 4 GiB - 16 MiB).
+    /// processors need, at the four pages below 4 GiB - 16 MiB, where no slot may lie then).
     pub irqchip: bool,
 }
 
@@ -81,7 +81,7 @@ impl Vm {
         let bus = Bus::new(Arc::clone(&fd), BusFeatures::of(&capabilities, options.irqchip));
         let hold = Arc::new(Hold::default());
         let vcpus = Arc::<Hold>::clone(&hold);
-        let memory = GuestMemory::new(Arc::clone(&fd), slot_features(kvm, &capabilities), vcpus);
+        let memory = GuestMemory::new(Arc::clone(&fd), slot_features(kvm, &capabilities, options.irqchip), vcpus);
         let (kvm, vcpus) = (Some(kvm.clone()), BTreeMap::new());
         let state = Mutex::new(State { fd: Some(fd), kvm, vcpus, features: None, closes_elsewhere: false });
         let generation = fork::generation();
@@ -236,7 +236,7 @@ impl std::fmt::Debug for VmShared {
     }
 }
 
-fn slot_features(kvm: &Kvm, capabilities: &Capabilities) -> SlotFeatures {
+fn slot_features(kvm: &Kvm, capabilities: &Capabilities, irqchip: bool) -> SlotFeatures {
     let value = |capability| u32::try_from(capabilities.value(capability)).unwrap_or(0);
     SlotFeatures {
         slots: value(Capability::NrMemslots),
@@ -244,8 +244,11 @@ fn slot_features(kvm: &Kvm, capabilities: &Capabilities) -> SlotFeatures {
         address_bits: arch::address_bits(kvm),
         readonly: capabilities.has(Capability::ReadonlyMem),
         region2: capabilities.has(Capability::UserMemory2),
-        guest_memfd: u64::try_from(capabilities.value(Capability::GuestMemfdFlags))
-            .is_ok_and(|flags| flags & GUEST_MEMFD_FLAGS == GUEST_MEMFD_FLAGS),
+        page_size: limits::page_size(),
+        reserved: if irqchip { arch::irqchip_pages() } else { None },
+        guest_memfd: capabilities
+            .has(Capability::GuestMemfd)
+            .then(|| u64::try_from(capabilities.value(Capability::GuestMemfdFlags)).unwrap_or(0)),
     }
 }
 

@@ -21,7 +21,8 @@ impl GuestMemory {
     /// # Errors
     /// [`Error::MemoryHole`] with the first address that no slot covers (nothing was copied), [`Error::HostAccess`] where
     /// memory that is reached by system call is gone (`target` holds nothing to rely on then), [`Error::Os`] where every
-    /// such call is forbidden to this process, [`Error::OutOfRange`], [`Error::Closed`], [`Error::Forked`].
+    /// such call is forbidden to this process, [`Error::OutOfRange`], [`Error::Closed`], [`Error::Poisoned`],
+    /// [`Error::Forked`].
     pub fn read(&self, gpa: u64, target: &mut [u8]) -> Result<()> {
         let mut left = target;
         self.access(gpa, left.len() as u64, |part| {

@@ -6,8 +6,7 @@ use std::{any::Any, fmt, fs::File, ptr::NonNull, sync::Arc};
 use super::slot::MemorySlot;
 use crate::{
     error::{Error, Result},
-    range::PAGE_SIZE,
-    sys::mapping::Mapping,
+    sys::{limits, mapping::Mapping},
 };
 
 /// What stands behind a slot.
@@ -30,18 +29,22 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub enum Backing {
-    /// Zeroed memory of this process, committed when touched, never overcommitted against a limit: where the machine runs
-    /// out of memory, its out-of-memory killer decides. One mapping, no descriptor. Reached directly.
+    /// Zeroed memory of this process, committed when touched: where the machine runs out of memory, its out-of-memory
+    /// killer decides. Where `vm.overcommit_memory` is 2 all of it counts when it is mapped, and too much is
+    /// [`Error::HostMemory`]. One mapping, no descriptor. Reached directly.
     #[default]
     Anonymous,
     /// As [`Backing::Anonymous`], in a memfd that is sealed against shrinking and growing: other processes can map it
     /// through `/proc/PID/fd`. One mapping and one descriptor; its pages count as shared memory, and are swapped and
-    /// made huge by the rules for that. Reached directly.
+    /// made huge by the rules for that. No longer than files of this process may be (`RLIMIT_FSIZE`, else
+    /// [`Error::Limit`]). Reached directly, but by system call where `vm.overcommit_memory` is 2 when it is mapped (or
+    /// `/proc` is not there to tell): its pages count when touched, and one too many can be had by nobody.
     Memfd,
     /// Huge pages of `page_size` bytes (one of [`host::huge_page_sizes`](crate::host::huge_page_sizes)), of which the
     /// slot's size is a multiple: fewer page tables and faults, and memory that is never swapped. All of them are
-    /// reserved when the slot is mapped, so that touching one cannot fail later; too few is [`Error::HugePages`]. KVM
-    /// maps them as such only where the gpa is a multiple of `page_size`. One mapping. Reached by system call.
+    /// reserved when the slot is mapped; too few is [`Error::HugePages`]. Touching one can fail all the same where a
+    /// cgroup limits how many its processes touch. KVM maps them as such only where the gpa is a multiple of
+    /// `page_size`. One mapping. Reached by system call.
     Hugetlb {
         /// Bytes of one page.
         page_size: u64,
@@ -53,7 +56,7 @@ pub enum Backing {
     File {
         /// Open for reading, and for writing too if it is shared and the slot is not read-only.
         file: Arc<File>,
-        /// Where in it the slot begins (bytes, a multiple of 4096).
+        /// Where in it the slot begins (bytes, a multiple of the host's page size).
         offset: u64,
         /// Who sees what is written.
         sharing: FileSharing,
@@ -71,7 +74,7 @@ pub enum Backing {
     Share {
         /// Whose memory.
         slot: MemorySlot,
-        /// Where in it the new slot begins (bytes, a multiple of 4096).
+        /// Where in it the new slot begins (bytes, a multiple of the host's page size).
         offset: u64,
     },
 }
@@ -104,7 +107,8 @@ impl HostBuffer {
     /// gone from its VM and the last access of ours has ended.
     ///
     /// # Errors
-    /// [`Error::Unaligned`] where `address` is no multiple of 4096, [`Error::InvalidArgument`] for less than a page.
+    /// [`Error::Unaligned`] where `address` is no multiple of the host's page size (4096 bytes on `x86_64`, up to 64 KiB on
+    /// aarch64), [`Error::InvalidArgument`] for less than such a page.
     ///
     /// # Safety
     /// Until `keep` is dropped the memory stays mapped where it is, readable and writable, in whole pages, and no page of
@@ -125,11 +129,15 @@ impl HostBuffer {
     /// ```
     pub unsafe fn new(address: NonNull<u8>, size: usize, keep: Arc<dyn Any + Send + Sync>) -> Result<Self> {
         let value = address.addr().get() as u64;
-        if !value.is_multiple_of(PAGE_SIZE) {
-            return Err(Error::Unaligned { what: "the address of a buffer", value, alignment: PAGE_SIZE });
+        let page_size = limits::page_size();
+        if !value.is_multiple_of(page_size) {
+            return Err(Error::Unaligned { what: "the address of a buffer", value, alignment: page_size });
         }
-        if (size as u64) < PAGE_SIZE {
-            return Err(Error::InvalidArgument { what: "a buffer", expected: "at least one page (4096 bytes)" });
+        if (size as u64) < page_size {
+            return Err(Error::InvalidArgument {
+                what: "a buffer",
+                expected: "at least one page (most often 4096 bytes)",
+            });
         }
         Ok(Self { address, size, keep })
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     backing::{self, Backed},
-    guest_memory::GuestMemory,
+    guest_memory::{GuestMemory, SlotFeatures},
     ledger::{Key, SLOT_CLOSED},
     lent::LentSlot,
     region::Identity,
@@ -28,8 +28,8 @@ impl GuestMemory {
     /// # Errors
     /// Before KVM is told anything: [`Error::Unaligned`], [`Error::InvalidArgument`] (8 TiB or more),
     /// [`Error::CapabilityMissing`] (read-only memory, a `guest_memfd` or an address space that the VM lacks),
-    /// [`Error::AddressSpaceRange`], [`Error::AddressWidth`], [`Error::SlotOverlap`], [`Error::SlotNumberTaken`],
-    /// [`Error::SlotNumberRange`], [`Error::SlotLimit`], [`Error::Limit`] (mappings or descriptors),
+    /// [`Error::AddressSpaceRange`], [`Error::AddressWidth`], [`Error::SlotOverlap`], [`Error::SlotReserved`],
+    /// [`Error::SlotNumberTaken`], [`Error::SlotNumberRange`], [`Error::SlotLimit`], [`Error::Limit`] (mappings or descriptors),
     /// [`Error::HugePages`], [`Error::HostMemory`] (no address space left), [`Error::Os`] (a file that cannot be mapped),
     /// [`Error::Closed`], [`Error::Poisoned`], [`Error::Forked`]. From the kernel: [`Error::Ioctl`]. The slots are as they
     /// were then.
@@ -46,34 +46,38 @@ impl GuestMemory {
     pub fn map(&self, options: &MapOptions) -> Result<MemorySlot> {
         let space = self.check_map(options)?;
         let range = options.range;
-        self.changes()?.attempt(|ledger, lent| {
+        // Outlives the lock where KVM refuses it.
+        let mut made = None;
+        let outcome = self.changes()?.attempt(|ledger, lent| {
             let serial = Identity::next_serial();
             let place = ledger.add(space, range, options.slot, serial)?;
             let key = Key { space, number: place.number(), serial };
-            let backed = backing::provide(options, self.features(), lent)?;
+            let backed = made.insert(backing::provide(options, self.features(), lent)?).clone();
             let (slot, region) = transaction::make(options, key, backed, lent.name());
             lent.set(slot)?;
             let identity = Arc::clone(region.identity());
             self.publish(lent, space, |map| map.insert(place, region))?;
             Ok(MemorySlot::new(self.clone(), identity))
-        })
+        });
+        drop(made);
+        outcome
     }
 
     /// Order: nobody new finds the memory, then KVM gives it up, then it is unmapped when the last copy has ended.
     /// Any other order shows unmapped addresses to a guest or to a thread of ours.
     pub(super) fn unmap(&self, identity: &Arc<Identity>) -> Result<()> {
         let key = identity.key;
-        self.changes()?.attempt(|ledger, lent| {
+        let removed = self.changes()?.attempt(|ledger, lent| {
             ledger.remove(key)?;
             let removed = self.publish(lent, key.space, |map| map.remove(key.number))?;
             let Some((place, region)) = removed else { return Err(SLOT_CLOSED) };
-            let outcome = lent.delete(key.id());
-            if outcome.is_err() {
-                // Nobody else can have taken the place: that needs the right to change.
-                self.publish(lent, key.space, |map| map.insert(place, region))?;
-            }
-            outcome
-        })
+            let Err(refused) = lent.delete(key.id()) else { return Ok(region) };
+            // Nobody else can have taken the place: that needs the right to change.
+            self.publish(lent, key.space, |map| map.insert(place, region))?;
+            Err(refused)
+        })?;
+        drop(removed); // without the lock
+        Ok(())
     }
 
     /// Published after the ioctl: until it succeeds the memory is where it was, and it never goes away.
@@ -115,19 +119,19 @@ impl GuestMemory {
     /// What can be said without knowing other slots; and the address space that is meant.
     pub(super) fn check_map(&self, options: &MapOptions) -> Result<u32> {
         let &MapOptions { range, readonly, address_space, .. } = options;
-        GpaRange::pages(range.gpa(), range.size())?;
+        GpaRange::aligned(range.gpa(), range.size(), self.features().page_size)?;
         if range.size() > SLOT_SIZE_MAX {
             return Err(Error::InvalidArgument { what: "the size of a slot", expected: "less than 8 TiB" });
         }
-        self.check_width(range)?;
+        self.check_place(range)?;
         self.check_has_readonly(readonly)?;
         self.check_space(address_space)
     }
 
     /// The same for a move; and where to.
     pub(super) fn check_move(&self, identity: &Identity, gpa: u64) -> Result<GpaRange> {
-        let range = GpaRange::pages(gpa, identity.range().size())?;
-        self.check_width(range)?;
+        let range = GpaRange::aligned(gpa, identity.range().size(), self.features().page_size)?;
+        self.check_place(range)?;
         if range != identity.range() {
             check_changeable(identity, "a slot that moves")?;
         }
@@ -153,28 +157,33 @@ impl GuestMemory {
         Ok(())
     }
 
-    fn check_width(&self, range: GpaRange) -> Result<()> {
-        let bits = self.features().address_bits;
-        if range.end() > 1 << bits { Err(Error::AddressWidth { range, bits }) } else { Ok(()) }
+    fn check_place(&self, range: GpaRange) -> Result<()> {
+        let SlotFeatures { address_bits: bits, reserved, .. } = self.features();
+        if range.end() > 1 << bits {
+            return Err(Error::AddressWidth { range, bits });
+        }
+        match reserved.filter(|reserved| reserved.overlaps(range)) {
+            Some(reserved) => Err(Error::SlotReserved { new: range, reserved }),
+            None => Ok(()),
+        }
     }
 
     /// `size` bytes of the slot's memory from `offset` on, for a share of it.
-    pub(super) fn part(&self, identity: &Arc<Identity>, offset: u64, size: u64) -> Result<Backed> {
-        if !offset.is_multiple_of(PAGE_SIZE) {
-            return Err(Error::Unaligned { what: "offset", value: offset, alignment: PAGE_SIZE });
+    pub(super) fn part(&self, identity: &Arc<Identity>, offset: u64, size: u64, readonly: bool) -> Result<Backed> {
+        let page_size = self.features().page_size;
+        if !offset.is_multiple_of(page_size) {
+            return Err(Error::Unaligned { what: "offset", value: offset, alignment: page_size });
         }
         let past_end =
             Error::InvalidArgument { what: "offset and size of a share", expected: "within the slot that is shared" };
         let fits = offset.checked_add(size).is_some_and(|end| end <= identity.range().size());
-        self.find(identity)?.part(offset, size).filter(|_| fits).ok_or(past_end)
-    }
-
-    /// The memory of the slot that `identity` stands for: another slot may have its number by now.
-    fn find(&self, identity: &Arc<Identity>) -> Result<Backed> {
+        // What is refused is let go of while its slot has it still: we may be the last who do, and hold another VM's lock.
         self.address_space(identity.key.space)?.look(|map| {
             let region = map.get(identity.key.number).map(|entry| &entry.value);
+            // Another slot may have its number by now.
             let region = region.filter(|region| Arc::ptr_eq(region.identity(), identity)).ok_or(SLOT_CLOSED)?;
-            Ok(region.backed().clone())
+            let part = region.backed().part(offset, size).filter(|_| fits).ok_or(past_end)?;
+            part.check_readonly(readonly).map(|()| part)
         })
     }
 }

@@ -31,8 +31,12 @@ pub(crate) struct SlotFeatures {
     pub(crate) readonly: bool,
     /// `KVM_CAP_USER_MEMORY2`.
     pub(crate) region2: bool,
-    /// `KVM_CAP_GUEST_MEMFD_FLAGS`: whether a `guest_memfd` can be mapped and shared from the start.
-    pub(crate) guest_memfd: bool,
+    /// Bytes of the host's pages: what KVM wants slots to be multiples of.
+    pub(crate) page_size: u64,
+    /// Where KVM has pages of its own: no slot may lie there, in any address space.
+    pub(crate) reserved: Option<GpaRange>,
+    /// The flags that a `guest_memfd` can be made with (`KVM_CAP_GUEST_MEMFD_FLAGS`); none without `KVM_CAP_GUEST_MEMFD`.
+    pub(crate) guest_memfd: Option<u64>,
 }
 
 /// One slot as [`GuestMemory::slots`] lists it.
@@ -145,7 +149,7 @@ impl GuestMemory {
     /// The slot with memory at `gpa`, if there is one.
     ///
     /// # Errors
-    /// [`Error::Closed`], [`Error::Forked`].
+    /// [`Error::Closed`], [`Error::Poisoned`], [`Error::Forked`].
     pub fn slot_at(&self, gpa: u64) -> Result<Option<MemorySlot>> {
         let identity = self.look(|map| Ok(map.at(gpa).map(|entry| Arc::clone(entry.value.identity()))))?;
         Ok(identity.map(|identity| MemorySlot::new(self.clone(), identity)))
@@ -157,7 +161,7 @@ impl GuestMemory {
     /// still there to read and write, and takes host memory until the snapshot is dropped.
     ///
     /// # Errors
-    /// [`Error::Closed`], [`Error::Forked`].
+    /// [`Error::Closed`], [`Error::Poisoned`], [`Error::Forked`].
     ///
     /// ```no_run
     /// use typevisor::{Kvm, Vm, VmOptions};

@@ -147,7 +147,7 @@ impl SetSlot for KvmSlots {
 }
 
 /// `GUEST_MEMFD_FLAG_MMAP` and `GUEST_MEMFD_FLAG_INIT_SHARED` of linux/kvm.h (Linux 6.18).
-pub(crate) const GUEST_MEMFD_FLAGS: u64 = 0b11;
+pub(super) const GUEST_MEMFD_FLAGS: u64 = 0b11;
 
 impl CreateGuestMemfd for Lent {
     fn create_guest_memfd(&self, size: u64) -> Result<OwnedFd> {
@@ -205,19 +205,28 @@ impl Lent {
         // SAFETY: size 0 deletes: no memory is given.
         unsafe { self.kvm.set(SlotCommand::deletion(id)) }
     }
-}
 
-impl Drop for Lent {
-    /// Deletes every slot: a vCPU's fd keeps the VM, and its slots, alive after ours is closed.
-    fn drop(&mut self) {
+    /// Deletes every slot, and gives back those that KVM has given up: the caller says when their memory is unmapped.
+    pub(super) fn delete_all(&mut self) -> Vec<LentSlot> {
         if self.generation != fork::generation() {
-            return; // The slots are the parent's, and the mappings never came along.
+            return Vec::new(); // The slots are the parent's, and the mappings never came along.
         }
+        let mut given_up = Vec::new();
         for (id, slot) in std::mem::take(&mut self.slots) {
-            if self.delete_in_kvm(id).is_err() {
+            if self.delete_in_kvm(id).is_ok() {
+                given_up.push(slot);
+            } else {
                 let _mapped_for_ever = ManuallyDrop::new(slot);
             }
         }
+        given_up
+    }
+}
+
+impl Drop for Lent {
+    /// A vCPU's fd keeps the VM, and its slots, alive after ours is closed.
+    fn drop(&mut self) {
+        drop(self.delete_all());
     }
 }
 

@@ -25,7 +25,6 @@ mod transaction;
 pub use backing_kinds::{Backing, FileSharing, HostBuffer};
 pub(crate) use guest_memory::SlotFeatures;
 pub use guest_memory::{GuestMemory, SlotInfo};
-pub(crate) use lent::GUEST_MEMFD_FLAGS;
 pub use region::Region;
 pub use slot::{MapOptions, MemorySlot};
 pub use transaction::Change;

@@ -23,7 +23,8 @@ use crate::{error::Result, range::GpaRange};
 /// ```
 #[derive(Debug, Clone)]
 pub struct MapOptions {
-    /// Where the memory appears in the guest; address and size are multiples of 4096 bytes.
+    /// Where the memory appears in the guest; address and size are multiples of the host's page size: 4096 bytes on
+    /// `x86_64`, and of most aarch64 kernels (others have 16 or 64 KiB).
     pub range: GpaRange,
     /// Whether the guest may only read and execute it; a write becomes an MMIO exit. The host may write. Needs
     /// `KVM_CAP_READONLY_MEM` (`readonly-mem`, Linux 3.7).
@@ -77,8 +78,8 @@ impl MemorySlot {
     }
 
     /// A part of its memory, for another slot.
-    pub(super) fn part(&self, offset: u64, size: u64) -> Result<Backed> {
-        self.memory.part(&self.identity, offset, size)
+    pub(super) fn part(&self, offset: u64, size: u64, readonly: bool) -> Result<Backed> {
+        self.memory.part(&self.identity, offset, size, readonly)
     }
 
     /// The slot's number, as KVM knows it, in its address space.
@@ -150,7 +151,7 @@ impl MemorySlot {
     ///
     /// # Errors
     /// [`Error::Unaligned`], [`Error::OutOfRange`], [`Error::AddressWidth`], [`Error::SlotOverlap`] with another slot,
-    /// [`Error::InvalidArgument`] on a `guest_memfd`, [`Error::Closed`], [`Error::Poisoned`], [`Error::Forked`],
+    /// [`Error::SlotReserved`], [`Error::InvalidArgument`] on a `guest_memfd`, [`Error::Closed`], [`Error::Poisoned`], [`Error::Forked`],
     /// [`Error::Ioctl`]. The slot stays where it was then.
     ///
     /// ```no_run
@@ -173,8 +174,9 @@ impl MemorySlot {
     /// # Errors
     /// [`Error::CapabilityMissing`] for ROM where the VM lacks `KVM_CAP_READONLY_MEM` (Linux 3.7),
     /// [`Error::InvalidArgument`] for ROM on a `guest_memfd` and for RAM on a shared file that is open for reading only,
-    /// [`Error::Closed`], [`Error::Forked`], [`Error::Ioctl`]: the slot is as it was then. [`Error::Poisoned`] as with
-    /// [`GuestMemory::change`].
+    /// [`Error::Closed`], [`Error::Forked`], [`Error::Ioctl`]: the slot is as it was then, but for its log of dirty pages,
+    /// which KVM has emptied where the refusal came after the deletion. [`Error::SlotsLost`] and [`Error::Poisoned`] as
+    /// with [`GuestMemory::change`].
     ///
     /// ```no_run
     /// use typevisor::{GpaRange, Kvm, Vm, VmOptions, memory::MapOptions};

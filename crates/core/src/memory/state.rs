@@ -3,7 +3,8 @@
 //! Locks, in this order: `changes` (the fd, and the right to change slots) is held through a whole change, ioctl
 //! included; then the vCPUs may be held out; `published` (what lies where) is held for a look-up or for the update
 //! itself, through ioctls only while the vCPUs are out, never through a copy. So a slow ioctl delays other changes and
-//! no access, and a long copy delays nobody: it holds its regions by `Arc`.
+//! no access, and a long copy delays nobody: it holds its regions by `Arc`. No memory is let go of under a lock: to
+//! unmap takes its time, and what keeps a buffer is a program's own, which may change slots as it goes, or panic.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 
@@ -11,7 +12,7 @@ use super::{
     Held, HoldOut,
     guest_memory::{GuestMemory, SlotFeatures},
     ledger::Ledger,
-    lent::{Lent, SetSlot},
+    lent::{Lent, LentSlot, SetSlot},
     region::Region,
     slot_map::SlotMap,
 };
@@ -71,32 +72,65 @@ impl State {
             Self::Closed => Err(VM_CLOSED),
         }
     }
+
+    fn spaces_mut(&mut self) -> Result<&mut Spaces> {
+        match self {
+            Self::Open(spaces) => Ok(spaces),
+            other => Err(other.spaces().err().unwrap_or(VM_CLOSED)),
+        }
+    }
 }
 
 /// The right to change slots, and the means.
 pub(super) struct Changes<'a>(MutexGuard<'a, Option<Open>>);
 
 impl Changes<'_> {
-    /// Makes a change: what it entered in the ledger is taken back if it fails.
+    /// Makes a change: what it entered in the ledger is taken back if it fails, or panics.
     pub(super) fn attempt<T>(&mut self, change: impl FnOnce(&mut Ledger, &mut Lent) -> Result<T>) -> Result<T> {
         let Open { ledger, lent } = self.0.as_mut().ok_or(VM_CLOSED)?;
-        let outcome = change(ledger, lent);
-        match &outcome {
-            Ok(_) => ledger.commit(),
-            Err(_) => ledger.roll_back(),
+        let entered = Entered(ledger);
+        let outcome = change(entered.0, lent);
+        if outcome.is_ok() {
+            entered.0.commit();
         }
         outcome
     }
 }
 
-/// What accesses see, while none of them looks.
-pub(super) struct Published<'a>(RwLockWriteGuard<'a, State>);
+/// What a change enters in the ledger, taken back unless it was committed.
+struct Entered<'a>(&'a mut Ledger);
 
-impl Published<'_> {
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.roll_back();
+    }
+}
+
+/// What accesses see, while none of them looks and KVM is told of something else. Where that ends half done, by a panic
+/// too, nobody knows what the guest sees: no access and no run gets anywhere then, unless [`Unsettled::settle`] was
+/// called. Memory that KVM has stays mapped until it has given it up.
+pub(super) struct Unsettled<'a> {
+    published: RwLockWriteGuard<'a, State>,
+    vcpus: &'a dyn HoldOut,
+    settled: bool,
+}
+
+impl Unsettled<'_> {
     pub(super) fn spaces(&mut self) -> Result<&mut Spaces> {
-        match &mut *self.0 {
-            State::Open(spaces) => Ok(spaces),
-            other => Err(other.spaces().err().unwrap_or(VM_CLOSED)),
+        self.published.spaces_mut()
+    }
+
+    /// What KVM has is what accesses are going to see.
+    pub(super) fn settle(mut self) {
+        self.settled = true;
+    }
+}
+
+impl Drop for Unsettled<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            *self.published = State::Poisoned;
+            self.vcpus.poison();
         }
     }
 }
@@ -136,41 +170,41 @@ impl GuestMemory {
         self.inner.vcpus.hold()
     }
 
-    /// Keeps accesses from looking. The caller shows that it may.
-    pub(super) fn published(&self, _right: &Lent) -> Published<'_> {
-        Published(self.inner.published.write().unwrap_or_else(PoisonError::into_inner))
+    /// Keeps accesses from looking while KVM is told. The caller shows that it may.
+    pub(super) fn unsettled(&self, _right: &Lent) -> Unsettled<'_> {
+        Unsettled { published: self.published(), vcpus: &*self.inner.vcpus, settled: false }
+    }
+
+    fn published(&self) -> RwLockWriteGuard<'_, State> {
+        self.inner.published.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes what accesses see in one address space. The caller shows that it may.
     pub(super) fn publish<T>(
         &self,
-        right: &Lent,
+        _right: &Lent,
         space: u32,
         update: impl FnOnce(&mut SlotMap<Region>) -> T,
     ) -> Result<T> {
-        self.published(right).spaces()?.get_mut(space as usize).map(update).ok_or(VM_CLOSED)
+        self.published().spaces_mut()?.get_mut(space as usize).map(update).ok_or(VM_CLOSED)
     }
 
-    /// From here on no access and no run gets anywhere. Memory that KVM has stays mapped until it has given it up.
-    pub(super) fn poison(&self, mut published: Published<'_>) {
-        *published.0 = State::Poisoned;
-        self.inner.vcpus.poison();
-    }
-
-    /// Deletes all slots and lets go of the VM's fd. Closing twice is harmless, and so is closing in a forked child,
-    /// where nothing happens. The memory of a slot that KVM refuses to delete stays mapped for the life of the
-    /// process: nothing better can be done about it, by whoever closes either.
+    /// Deletes all slots, lets go of the VM's fd, and unmaps the memory. Closing twice is harmless: whoever comes second
+    /// finds the slots deleted, and the memory perhaps not yet unmapped. So is closing in a forked child, where
+    /// nothing happens. The memory of a slot that KVM refuses to delete stays mapped for the life of the process:
+    /// nothing better can be done about it, by whoever closes either.
     pub(crate) fn close(&self) {
-        let Ok(Changes(mut changes)) = self.changes_or_closed() else {
-            return;
-        };
-        // From here on every access finds the VM closed; what is left of the slots is unmapped at the end.
-        let published = std::mem::replace(
-            &mut *self.inner.published.write().unwrap_or_else(PoisonError::into_inner),
-            State::Closed,
-        );
-        drop(changes.take());
-        drop(published);
+        let memory = self.delete_all();
+        drop(memory); // apart from the line above, which had the lock
+    }
+
+    /// The first half of closing. Gives back what is to be unmapped.
+    fn delete_all(&self) -> Option<(State, Vec<LentSlot>)> {
+        let Changes(mut changes) = self.changes_or_closed().ok()?;
+        // From here on every access finds the VM closed.
+        let seen = std::mem::replace(&mut *self.published(), State::Closed);
+        let given_up = changes.take().map(|mut open| open.lent.delete_all());
+        Some((seen, given_up.unwrap_or_default()))
     }
 
     /// Before any lock is touched: in a forked child one may be held by a thread that does not exist there.

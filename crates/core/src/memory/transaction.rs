@@ -14,7 +14,7 @@ use super::{
     slot_map::Vacancy,
     state::Spaces,
 };
-use crate::error::{Error, Result};
+use crate::error::{Errno, Error, Result};
 
 /// One of the changes that [`GuestMemory::change`] makes together.
 #[derive(Debug, Clone)]
@@ -41,8 +41,10 @@ impl GuestMemory {
     /// # Errors
     /// Before KVM is told anything, and with nothing done: what the calls of the single changes give, against the state
     /// that the changes before it in the list would leave; [`Error::InvalidArgument`] for a slot of another VM. From
-    /// the kernel: [`Error::Ioctl`], and the changes before that one have been undone. Where the kernel refuses the
-    /// undoing too the VM is left [`Error::Poisoned`]: it runs no guest and gives no memory any more; close it.
+    /// the kernel: [`Error::Ioctl`], and the changes before that one have been undone; but slots that had to be deleted and
+    /// added again for that have an empty log of dirty pages, as they have where the flag for reading was changed.
+    /// Where the kernel refuses the undoing too: [`Error::SlotsLost`], and the VM is left [`Error::Poisoned`]: it runs no
+    /// guest and gives no memory any more; close it.
     ///
     /// ```no_run
     /// use typevisor::{GpaRange, Kvm, Vm, VmOptions, memory::{Change, MapOptions}};
@@ -56,17 +58,21 @@ impl GuestMemory {
     /// ```
     pub fn change(&self, changes: Vec<Change>) -> Result<Vec<MemorySlot>> {
         changes.iter().try_for_each(|change| self.check(change))?;
-        self.changes()?.attempt(|ledger, lent| {
-            let planned = changes.into_iter().map(|change| self.plan(ledger, change)).collect::<Result<Vec<_>>>()?;
-            let mut draft = Draft::new(self.features(), lent);
+        // They have all the memory that comes and goes, and outlive the lock.
+        let mut steps = Vec::new();
+        let outcome = self.changes()?.attempt(|ledger, lent| {
+            let planned = changes.iter().map(|change| self.plan(ledger, change)).collect::<Result<Vec<_>>>()?;
+            let mut draft = Draft::new(self.features(), lent, &mut steps);
             planned.into_iter().try_for_each(|planned| draft.add(planned))?;
-            let Draft { steps, entries, .. } = draft;
+            let entries = draft.entries;
             let mapped = entries.iter().filter_map(|entry| self.mapped(entry)).collect();
             if !steps.is_empty() {
                 self.carry_out(lent, &steps, entries)?;
             }
             Ok(mapped)
-        })
+        });
+        drop((steps, changes));
+        outcome
     }
 
     /// What can be said of a change without knowing any other.
@@ -91,10 +97,10 @@ impl GuestMemory {
     }
 
     /// Enters a change in the ledger, where it meets those before it.
-    fn plan(&self, ledger: &mut Ledger, change: Change) -> Result<Planned> {
+    fn plan<'a>(&self, ledger: &mut Ledger, change: &'a Change) -> Result<Planned<'a>> {
         match change {
             Change::Map(options) => {
-                let (space, serial) = (self.check_map(&options)?, Identity::next_serial());
+                let (space, serial) = (self.check_map(options)?, Identity::next_serial());
                 let place = ledger.add(space, options.range, options.slot, serial)?;
                 let key = Key { space, number: place.number(), serial };
                 Ok(Planned::Map { options, key, place })
@@ -105,13 +111,13 @@ impl GuestMemory {
             }
             Change::Move(slot, gpa) => {
                 let identity = Arc::clone(slot.identity());
-                let range = self.check_move(&identity, gpa)?;
+                let range = self.check_move(&identity, *gpa)?;
                 let place = ledger.relocate(identity.key, range)?;
                 Ok(Planned::Move { identity, place })
             }
             Change::SetReadonly(slot, readonly) => {
                 let identity = Arc::clone(slot.identity());
-                ledger.check(identity.key).map(|()| Planned::SetReadonly { identity, readonly })
+                ledger.check(identity.key).map(|()| Planned::SetReadonly { identity, readonly: *readonly })
             }
         }
     }
@@ -123,29 +129,28 @@ impl GuestMemory {
 
     /// With the vCPUs held out: the ioctls, then what accesses see, in one go.
     fn carry_out(&self, lent: &mut Lent, steps: &[Step], entries: Vec<Entry>) -> Result<()> {
-        let held = self.hold(lent);
-        let mut published = self.published(lent);
-        if let Err(failure) = issue(lent, steps) {
-            return Err(match failure {
-                Failure::Undone(error) => error,
-                Failure::Lost(error) => {
-                    // While they are held: none of them enters again.
-                    self.poison(published);
-                    error
-                }
-            });
+        let _held = self.hold(lent);
+        // Let go of before the vCPUs are: where it is poisoned then, none of them enters again.
+        let mut unsettled = self.unsettled(lent);
+        let refused = match issue(lent, steps) {
+            Ok(()) => None,
+            Err(Failure::Undone(error)) => Some(error),
+            Err(Failure::Lost(error)) => return Err(error),
+        };
+        if refused.is_none() {
+            let spaces = unsettled.spaces()?;
+            for entry in entries {
+                entry.publish(spaces);
+            }
         }
-        let spaces = published.spaces()?;
-        let removed: Vec<_> = entries.into_iter().filter_map(|entry| entry.publish(spaces)).collect();
-        drop((published, held));
-        drop(removed); // unmaps, which takes its time
-        Ok(())
+        unsettled.settle();
+        refused.map_or(Ok(()), Err)
     }
 }
 
 /// A change that the ledger has.
-enum Planned {
-    Map { options: MapOptions, key: Key, place: Vacancy },
+enum Planned<'a> {
+    Map { options: &'a MapOptions, key: Key, place: Vacancy },
     Unmap(Arc<Identity>),
     Move { identity: Arc<Identity>, place: Vacancy },
     SetReadonly { identity: Arc<Identity>, readonly: bool },
@@ -188,19 +193,22 @@ fn issue(lent: &mut Lent, steps: &[Step]) -> std::result::Result<(), Failure> {
     for step in steps {
         if let Err(error) = step.apply(lent) {
             let undone = done.iter().rev().try_for_each(|step: &&Step| step.undo(lent));
-            return Err(undone.map_or_else(|refused| Failure::Lost(lost(refused)), |()| Failure::Undone(error)));
+            return Err(match undone {
+                Ok(()) => Failure::Undone(error),
+                Err(refused) => Failure::Lost(lost(&error, &refused, lent.name())),
+            });
         }
         done.push(step);
     }
     Ok(())
 }
 
-/// A refused undoing, as an error that says what it means.
-fn lost(refused: Error) -> Error {
-    match refused {
-        Error::Ioctl { request, errno } => Error::SlotsLost { request, errno },
-        other => other,
-    }
+/// A refused undoing, as an error that says what it means, and what was refused before it.
+fn lost(change: &Error, undoing: &Error, ioctl: &'static str) -> Error {
+    // Without one of its own: a range past the VM's width, which was EINVAL.
+    let errno = |error: &Error| error.errno().unwrap_or((Errno(libc::EINVAL), ioctl));
+    let ((cause, _), (errno, request)) = (errno(change), errno(undoing));
+    Error::SlotsLost { request, errno, cause }
 }
 
 /// What accesses see of a change, once all of KVM's part is done.
@@ -212,19 +220,27 @@ enum Entry {
 }
 
 impl Entry {
-    /// Gives back the region that is no more, to be dropped without any lock.
-    fn publish(self, spaces: &mut Spaces) -> Option<Region> {
+    fn space(&self) -> u32 {
         match self {
-            Self::Map { space, place, region } => spaces.get_mut(space as usize)?.insert(place, region),
-            Self::Unmap(Key { space, number, .. }) => return Some(spaces.get_mut(space as usize)?.remove(number)?.1),
-            Self::Move { key: Key { space, number, .. }, place } => {
-                let map = spaces.get_mut(space as usize)?;
-                let (_, region) = map.remove(number)?;
-                map.insert(place, region.moved_to(place.range()));
+            Self::Map { space, .. } => *space,
+            Self::Unmap(key) | Self::Move { key, .. } => key.space,
+            Self::SetReadonly { identity, .. } => identity.key.space,
+        }
+    }
+
+    fn publish(self, spaces: &mut Spaces) {
+        // The ledger has entered it, so the space is there.
+        let Some(map) = spaces.get_mut(self.space() as usize) else { return };
+        match self {
+            Self::Map { place, region, .. } => map.insert(place, region),
+            Self::Unmap(key) => drop(map.remove(key.number)), // its memory is in the step that deleted it
+            Self::Move { key, place } => {
+                if let Some((_, region)) = map.remove(key.number) {
+                    map.insert(place, region.moved_to(place.range()));
+                }
             }
             Self::SetReadonly { identity, readonly } => identity.set_readonly(readonly),
         }
-        None
     }
 }
 
@@ -234,20 +250,20 @@ struct Draft<'a> {
     lent: &'a Lent,
     /// Slots that differ from what KVM has.
     touched: BTreeMap<u32, Option<LentSlot>>,
-    steps: Vec<Step>,
+    steps: &'a mut Vec<Step>,
     entries: Vec<Entry>,
 }
 
 impl<'a> Draft<'a> {
-    const fn new(features: SlotFeatures, lent: &'a Lent) -> Self {
-        Self { features, lent, touched: BTreeMap::new(), steps: Vec::new(), entries: Vec::new() }
+    const fn new(features: SlotFeatures, lent: &'a Lent, steps: &'a mut Vec<Step>) -> Self {
+        Self { features, lent, touched: BTreeMap::new(), steps, entries: Vec::new() }
     }
 
-    fn add(&mut self, planned: Planned) -> Result<()> {
+    fn add(&mut self, planned: Planned<'_>) -> Result<()> {
         match planned {
             Planned::Map { options, key, place } => {
-                let backed = backing::provide(&options, self.features, self.lent)?;
-                let (slot, region) = make(&options, key, backed, self.lent.name());
+                let backed = backing::provide(options, self.features, self.lent)?;
+                let (slot, region) = make(options, key, backed, self.lent.name());
                 self.step(key.id(), Some(slot));
                 self.entries.push(Entry::Map { space: key.space, place, region });
             }

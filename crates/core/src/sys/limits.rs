@@ -1,10 +1,12 @@
 //! Limits of this process, to name them when they are reached.
-#![expect(unsafe_code, reason = "getrlimit")]
+#![expect(unsafe_code, reason = "getrlimit and sysconf")]
 
 use std::{
     fs::{self, File},
     io::Read,
 };
+
+use crate::range::PAGE_SIZE;
 
 /// `vm.max_map_count`.
 pub(crate) fn mappings() -> u64 {
@@ -32,6 +34,25 @@ pub(crate) fn open_files() -> u64 {
     // SAFETY: writes into `limit`, which lives through the call; a failure leaves it 0.
     unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
     limit.rlim_cur
+}
+
+/// `RLIMIT_FSIZE`, the soft one, in bytes: what goes past it is not refused but ends the process by `SIGXFSZ`.
+pub(crate) fn file_size() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: 0 };
+    // SAFETY: writes into `limit`, which lives through the call; a failure leaves it without a limit.
+    unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
+    limit.rlim_cur
+}
+
+/// Bytes of a page of this kernel's: 4 KiB on `x86_64`, 4, 16 or 64 KiB on aarch64.
+pub(crate) fn page_size() -> u64 {
+    // SAFETY: takes a number, and changes nothing.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(PAGE_SIZE).max(PAGE_SIZE)
+}
+
+/// `vm.overcommit_memory`, where /proc is there to tell: 2 where the kernel promises no memory that it may not have.
+pub(crate) fn overcommit_mode() -> Option<u32> {
+    fs::read_to_string("/proc/sys/vm/overcommit_memory").ok()?.trim().parse().ok()
 }
 
 /// Bits of this machine's physical addresses, where `/proc/cpuinfo` tells (x86 does).

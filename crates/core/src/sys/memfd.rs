@@ -7,6 +7,7 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
+use super::limits;
 use crate::error::{Errno, Error, Result};
 
 /// As `/proc/PID/maps` shows it, behind `/memfd:`.
@@ -16,8 +17,13 @@ const NAME: &std::ffi::CStr = c"typevisor";
 /// guest (a page that is gone ends in SIGBUS), lengthen it or seal it further.
 ///
 /// # Errors
-/// [`Error::Limit`] where no descriptor is left, [`Error::Os`].
+/// [`Error::Limit`] where no descriptor is left, or files may not be as long (`RLIMIT_FSIZE`); [`Error::Os`].
 pub(crate) fn sealed(size: u64) -> Result<OwnedFd> {
+    let limit = limits::file_size();
+    if size > limit {
+        let remedy = "map less, choose anonymous memory, or raise RLIMIT_FSIZE (ulimit -f)";
+        return Err(Error::Limit { what: "bytes in a file of this process, as a memfd is one", limit, remedy });
+    }
     // Not executable where the kernel knows how to promise it (Linux 6.3), as vm.memfd_noexec=2 demands.
     let fd = match create(libc::MFD_NOEXEC_SEAL) {
         Err(Errno(libc::EINVAL)) => create(0),

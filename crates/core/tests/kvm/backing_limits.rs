@@ -27,6 +27,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         alone("backing: no mapping follows a fork, and descriptors close on exec and with their slot", nothing_leaks),
         alone("backing: without a mapping left it is ERR_LIMIT, and nothing is damaged", no_mapping_left),
         alone("backing: without a descriptor left it is ERR_LIMIT", no_descriptor_left),
+        alone("backing: a memfd past the limit on files is ERR_LIMIT, and no signal", no_longer_file),
         alone("backing: memory lies as its gpa does in huge pages, which an option forbids", transparent_huge_pages),
     ]
 }
@@ -135,6 +136,20 @@ fn no_descriptor_left() {
     // SAFETY: as above.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
     map(vm.memory(), PAGE, PAGE, Backing::Memfd);
+}
+
+/// The kernel's own answer is SIGXFSZ, which ends the process.
+fn no_longer_file() {
+    let vm = vm();
+    let limit = libc::rlimit { rlim_cur: 16 * PAGE, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: reads `limit`, which lives through the call.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) }, 0);
+    let error = vm.memory().map(&at(0, 17 * PAGE, Backing::Memfd)).unwrap_err();
+    assert!(matches!(error, Error::Limit { limit, .. } if limit == 16 * PAGE), "{error}");
+    assert_eq!((vm.memory().slots().unwrap(), descriptors()), (vec![], vec![]));
+    map(vm.memory(), 0, 16 * PAGE, Backing::Memfd);
+    vm.memory().write(15 * PAGE, b"there").unwrap();
+    map(vm.memory(), 32 * PAGE, 17 * PAGE, Backing::Anonymous);
 }
 
 fn transparent_huge_pages() {

@@ -231,13 +231,14 @@ fn readonly_guest_memfd() {
 }
 
 fn missing_guest_memfd() {
-    for capability in [Capability::UserMemory2, Capability::GuestMemfdFlags] {
+    for capability in [Capability::UserMemory2, Capability::GuestMemfd, Capability::GuestMemfdFlags] {
         let kvm = Kvm::open(KvmOptions { hide: vec![capability], ..KvmOptions::default() }).unwrap();
         let vm = Vm::create(&kvm, &VmOptions::default()).unwrap();
         match vm.memory().map(&at(0, PAGE, Backing::GuestMemfd)) {
             Err(Error::CapabilityMissing { capability: said, .. }) if said == capability.name() => {}
-            // An old kernel lacks both, and is told of the first.
-            Err(Error::CapabilityMissing { capability: "user-memory2", .. }) if !has_guest_memfd(&vm) => {}
+            // An old kernel lacks several, and is told of the first.
+            Err(Error::CapabilityMissing { capability: "user-memory2" | "guest-memfd", .. })
+                if !has_guest_memfd(&vm) => {}
             other => panic!("{other:?}"),
         }
     }

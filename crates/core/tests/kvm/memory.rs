@@ -29,6 +29,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial("memory: a slot moves with its content, also over itself", moves),
         trial("memory: the ioctl that KVM is given follows the capability USER_MEMORY2 of the VM", ioctl_follows),
         trial("memory: closing ends every handle", close),
+        x86_only!("memory: where KVM keeps pages beside an irqchip no slot is mapped", beside_an_irqchip),
         x86_only!("memory: the guest sees a moved slot at its new address", guest_sees_move),
     ]
 }
@@ -60,6 +61,24 @@ fn ranges(memory: &GuestMemory) -> Vec<(u32, GpaRange)> {
 fn vm_without(capability: Capability) -> Vm {
     let kvm = Kvm::open(KvmOptions { hide: vec![capability], ..KvmOptions::default() }).unwrap();
     Vm::create(&kvm, &VmOptions::default()).unwrap()
+}
+
+/// On processors that do not need the pages KVM itself would let it be.
+#[cfg(target_arch = "x86_64")]
+fn beside_an_irqchip() {
+    let kept = pages(0xfeff_c000, 4 * PAGE);
+    let with = Vm::create(&crate::support::kvm(), &VmOptions { irqchip: true }).unwrap();
+    let slot = map(with.memory(), kept.gpa() - PAGE, PAGE);
+    map(with.memory(), kept.end(), PAGE);
+    let before = ioctls();
+    for range in [pages(kept.gpa(), PAGE), pages(kept.end() - PAGE, PAGE)] {
+        let error = with.memory().map(&MapOptions::new(range)).unwrap_err();
+        let named = |new, reserved| (new, reserved) == (range, kept);
+        assert!(matches!(error, Error::SlotReserved { new, reserved } if named(new, reserved)), "{error}");
+    }
+    assert_eq!(code(slot.move_to(kept.gpa())), ErrorCode::SlotOverlap);
+    assert_eq!(ioctls(), before);
+    map(vm().memory(), kept.gpa(), kept.size());
 }
 
 fn overlap() {

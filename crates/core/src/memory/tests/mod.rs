@@ -2,6 +2,7 @@
 //! kernel makes of it is tested in `tests/kvm/memory.rs`.
 #![expect(unsafe_code, reason = "stands in for an unsafe ioctl; forks")]
 
+mod keeps;
 mod transactions;
 
 use std::{
@@ -18,7 +19,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 use super::{
     GuestMemory, Held, HoldOut, MapOptions, MemorySlot, SlotFeatures, SlotInfo,
     backing::HostMemory,
-    lent::{SetSlot, SlotCommand},
+    lent::{GUEST_MEMFD_FLAGS, SetSlot, SlotCommand},
 };
 use crate::{
     error::{Errno, Error, ErrorCode, Result},
@@ -82,7 +83,16 @@ impl HoldOut for NoVcpus {
 
 /// A VM that has everything, and this many slots in each address space.
 pub(super) const fn features(slots: u32) -> SlotFeatures {
-    SlotFeatures { slots, spaces: 2, address_bits: 40, readonly: true, region2: true, guest_memfd: true }
+    SlotFeatures {
+        slots,
+        spaces: 2,
+        address_bits: 40,
+        readonly: true,
+        region2: true,
+        page_size: PAGE,
+        reserved: None,
+        guest_memfd: Some(GUEST_MEMFD_FLAGS),
+    }
 }
 
 impl Fake {

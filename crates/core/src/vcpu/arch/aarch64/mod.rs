@@ -16,6 +16,7 @@ pub(crate) use registers::{get as get_registers, update as update_registers};
 use crate::{
     error::{Error, Result},
     host::{Capabilities, Capability, Kvm},
+    range::GpaRange,
     vcpu::{VcpuFeature, VcpuFeatures, boot::HostTables},
 };
 
@@ -96,6 +97,11 @@ pub(crate) fn initialise(
         vcpu.set_device_attr(&initialise).map_err(Error::ioctl("KVM_SET_DEVICE_ATTR"))?;
     }
     Ok(Setup { tables: HostTables::default(), init, features, bits: address_bits(kvm) })
+}
+
+/// No address is KVM's own here.
+pub(crate) const fn irqchip_pages() -> Option<GpaRange> {
+    None
 }
 
 /// The interrupt controller of this architecture is a device with addresses of its own: a later piece of work.

@@ -14,6 +14,7 @@ pub(crate) use registers::{get as get_registers, update as update_registers};
 use crate::{
     error::{Error, Result},
     host::{Capabilities, Kvm},
+    range::{GpaRange, PAGE_SIZE},
     vcpu::{VcpuFeatures, boot::HostTables},
 };
 
@@ -90,6 +91,12 @@ pub(crate) fn create_irqchip(vm: &VmFd) -> Result<()> {
     // The dummy speaker makes the kernel answer port 0x61, by which guests watch the timer's channel 2 (api.rst 4.71).
     let timer = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
     vm.create_pit2(timer).map_err(Error::ioctl("KVM_CREATE_PIT2"))
+}
+
+/// What KVM takes of the guest's addresses where [`create_irqchip`] was called: the identity map and the TSS. By api.rst 4.36
+/// and 4.40 no slot may lie there; KVM itself refuses one only on the processors that need the pages.
+pub(crate) fn irqchip_pages() -> Option<GpaRange> {
+    GpaRange::pages(IDENTITY_MAP, 4 * PAGE_SIZE).ok()
 }
 
 /// The supported CPUID carries the APIC id of the host's processor that happened to answer; KVM's own local APIC has
