@@ -4,6 +4,7 @@
 
 pub mod arch;
 mod boot;
+mod claimed;
 mod control;
 mod engine;
 mod features;
@@ -25,7 +26,8 @@ use std::{
 
 pub use arch::Registers;
 pub use boot::{Boot, BootMode, BootOptions, Privilege};
-pub use engine::{Claimed, WhenFull};
+pub use claimed::Claimed;
+pub use engine::WhenFull;
 use engine::{Engine, Goal};
 pub use features::{VcpuFeature, VcpuFeatures};
 pub(crate) use hold::Hold;
