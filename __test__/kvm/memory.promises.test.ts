@@ -111,6 +111,15 @@ test('memory.promises: when the VM is closed, what is not done rejects with ERR_
   const slot: MemorySlot = vm.memory.map({ gpa: 0, size: 64 * MiB });
   const jobs = Array.from({ length: 500 }, () => promises.fill(0, 64 * MiB, 1));
   const unmapping = promises.unmap(slot);
+  const file = { gpa: 64 * MiB, size: 4 * KiB, backing: { file: '/no/such/file' } };
+  const unopened = [
+    rejectsCode(t, 'ERR_CLOSED', promises.map(file)),
+    rejectsCode(
+      t,
+      'ERR_CLOSED',
+      promises.change(tx => tx.map(file)),
+    ),
+  ];
   vm.close();
   const late = rejectsCode(t, 'ERR_CLOSED', promises.fill(0, 1));
   const ends = await Promise.allSettled(jobs);
@@ -121,6 +130,7 @@ test('memory.promises: when the VM is closed, what is not done rejects with ERR_
   );
   t.deepEqual(codes, codes.toSorted().toReversed(), 'first those that are done');
   t.is(codes.at(-1), 'ERR_CLOSED');
+  await Promise.all(unopened);
   await t.notThrowsAsync(unmapping, 'what is gone with its VM is unmapped');
   await late;
   await rejectsCode(t, 'ERR_CLOSED', promises.map({ gpa: 0, size: 4 * KiB }));

@@ -5,9 +5,10 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
-    thread::{self, Builder, JoinHandle},
+    thread::{self, Builder, JoinHandle, ThreadId},
 };
 
 use crate::{
@@ -28,6 +29,9 @@ struct Shared {
     state: Mutex<State>,
     /// The thread was joined.
     joined: Condvar,
+    /// The VM closes: the thread begins no more jobs. Apart from `state`, which would keep the queue's sender, and so the
+    /// thread, alive.
+    closing: Arc<AtomicBool>,
     /// [`fork::generation`] of the process the VM belongs to.
     generation: u32,
 }
@@ -37,14 +41,15 @@ struct State {
     /// None before the first job, and once the VM closes.
     jobs: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
+    /// Stays when the handle has gone to whoever joins: a job has to know its thread then too.
+    id: Option<ThreadId>,
     joining: bool,
-    closed: bool,
 }
 
 impl ControlThread {
     pub(crate) fn new() -> Self {
-        let shared = Shared { state: Mutex::default(), joined: Condvar::new(), generation: fork::generation() };
-        Self { shared: Arc::new(shared) }
+        let (state, joined, closing) = (Mutex::default(), Condvar::new(), Arc::default());
+        Self { shared: Arc::new(Shared { state, joined, closing, generation: fork::generation() }) }
     }
 
     fn state(&self) -> Result<MutexGuard<'_, State>> {
@@ -54,9 +59,9 @@ impl ControlThread {
         Ok(self.shared.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Has `job` done on the thread, after the jobs before it. Once submitted it runs, also where the VM closes meanwhile:
-    /// what it asks of the VM is [`Error::Closed`] then. A panic in it ends the job and nothing else. A job may submit
-    /// another, and may close the VM.
+    /// Has `job` done on the thread, after the jobs before it. One that has not begun when the VM closes is dropped undone,
+    /// on that thread; closing waits for the one that has, to which the VM is [`Error::Closed`] then. A panic in a job
+    /// ends that job and nothing else. A job may submit another, and may close the VM.
     ///
     /// # Errors
     /// [`Error::Closed`], [`Error::Forked`], [`Error::Os`] where the thread cannot be started; the job is dropped then.
@@ -73,13 +78,14 @@ impl ControlThread {
     /// ```
     pub fn submit(&self, job: Box<dyn FnOnce() + Send>) -> Result<()> {
         let mut state = self.state()?;
-        if state.closed {
+        if self.shared.closing.load(Ordering::SeqCst) {
             return Err(Error::Closed { what: "VM" });
         }
         if state.jobs.is_none() {
             let (jobs, receiver) = channel();
-            state.thread = Some(spawn(receiver)?);
-            state.jobs = Some(jobs);
+            let thread = spawn(receiver, Arc::clone(&self.shared.closing))?;
+            state.id = Some(thread.thread().id());
+            (state.thread, state.jobs) = (Some(thread), Some(jobs));
         }
         let sent = state.jobs.as_ref().map(|jobs| jobs.send(job));
         match sent {
@@ -89,14 +95,25 @@ impl ControlThread {
         }
     }
 
-    /// Ends the thread: takes no more jobs, and waits for those that it has. Twice is harmless; every caller finds it done
-    /// but a job of its own, which does not wait for itself.
+    /// The first half of [`ControlThread::close`], which does not wait: no job is taken and none begins any more.
+    pub(crate) fn begin_close(&self) {
+        if let Ok(mut state) = self.state() {
+            self.begin_close_in(&mut state);
+        }
+    }
+
+    fn begin_close_in(&self, state: &mut State) {
+        // Under the lock of `submit`: what comes after it finds this, and what came before is still in the queue.
+        self.shared.closing.store(true, Ordering::SeqCst);
+        state.jobs = None;
+    }
+
+    /// Ends the thread: waits for the job it is at and drops the others. Twice is harmless; every caller finds it done but a
+    /// job of its own, which does not wait for itself, whoever else closes meanwhile.
     pub(crate) fn close(&self) {
         let Ok(mut state) = self.state() else { return };
-        state.closed = true;
-        state.jobs = None;
-        let of_its_own = |thread: &JoinHandle<()>| thread.thread().id() == thread::current().id();
-        if state.thread.as_ref().is_some_and(of_its_own) {
+        self.begin_close_in(&mut state);
+        if state.id == Some(thread::current().id()) {
             return;
         }
         if let Some(thread) = state.thread.take() {
@@ -115,11 +132,12 @@ impl ControlThread {
     }
 }
 
-fn spawn(jobs: Receiver<Job>) -> Result<JoinHandle<()>> {
+fn spawn(jobs: Receiver<Job>, closing: Arc<AtomicBool>) -> Result<JoinHandle<()>> {
     let work = move || {
         for job in jobs {
+            let dealt_with = || if closing.load(Ordering::SeqCst) { drop(job) } else { job() };
             // A panic in a job is the job's: the next must not suffer.
-            let _ = catch_unwind(AssertUnwindSafe(job));
+            let _ = catch_unwind(AssertUnwindSafe(dealt_with));
         }
     };
     KickSignal::with_all_blocked(|| Builder::new().name("kvm-control".into()).spawn(work))

@@ -8,6 +8,8 @@ use std::{
 
 use kvm_ioctls::{VcpuFd, VmFd};
 
+#[cfg(feature = "test-hooks")]
+use crate::memory::{Held, HoldOut};
 use crate::{
     bus::{Bus, BusFeatures},
     control::ControlThread,
@@ -153,8 +155,8 @@ impl Vm {
         load_firmware(&self.shared.memory, image)
     }
 
-    /// The first half of [`Vm::close`], which does not wait: every run is stopped, and from now on none begins. For a thread
-    /// that leaves the rest to another.
+    /// The first half of [`Vm::close`], which does not wait: every run is stopped, and from now on neither a run nor a job
+    /// of the control thread begins. For a thread that leaves the rest to another.
     pub fn begin_close(&self) {
         let Ok(state) = self.shared.state() else { return };
         let vcpus: Vec<_> = state.vcpus.values().flatten().cloned().collect();
@@ -162,11 +164,21 @@ impl Vm {
         for vcpu in vcpus {
             vcpu.request_close();
         }
+        self.shared.control.begin_close();
+    }
+
+    #[cfg(feature = "test-hooks")]
+    pub(crate) fn hold(&self) -> Box<dyn Held + '_> {
+        self.shared.hold.hold()
     }
 
     /// Stops every vCPU, joins their threads, deletes the slots and unmaps the memory. Twice is harmless, and every
     /// caller finds it done. From inside a run (in a device, in a callback of [`Vcpu::start`]) it returns at once, and
     /// the rest happens when that call has returned.
+    ///
+    /// Jobs that the control thread has not begun are dropped. The one that it is at is waited for, as it may use what is
+    /// closed here: for a read, write or fill that is the copying (about a second for 10 GB), for a change of slots its
+    /// ioctls, and for whatever else the job does as long as that takes (opening a file: what the file system needs).
     pub fn close(&self) {
         self.shared.close();
     }
@@ -202,6 +214,7 @@ impl VmShared {
         for vcpu in &vcpus {
             vcpu.request_close();
         }
+        self.control.begin_close(); // else the memory would wait behind changes that nobody wants any more
         if elsewhere {
             self.close_elsewhere();
         }
@@ -212,7 +225,7 @@ impl VmShared {
             vcpu.close();
         }
         self.bus.close();
-        // Before the control thread ends: the jobs it has left find the memory closed.
+        // Before the control thread ends: the job it is at finds the memory closed.
         self.memory.close();
         self.control.close();
         if let Ok(mut state) = self.state() {

@@ -39,7 +39,8 @@ impl Wish {
         }))
     }
 
-    fn open(self) -> Result<Change> {
+    /// Opens the file, where it maps one by path.
+    pub(crate) fn open(self) -> Result<Change> {
         match self {
             Self::Map(wanted) => Ok(Change::Map(wanted.open()?)),
             Self::Ready(change) => Ok(change),

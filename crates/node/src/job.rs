@@ -13,7 +13,7 @@ use typevisor::{
 
 use crate::{
     backing::{NativeMapOptions, Wanted},
-    change::{NativeChange, Wish, open_all},
+    change::{NativeChange, Wish},
     convert::unsigned,
     environment::{Content, Mailbox, Message},
     memory::NativeSlot,
@@ -37,9 +37,10 @@ type Job = Box<dyn FnOnce(&GuestMemory) -> Result<Option<Vec<MemorySlot>>> + Sen
 /// Hands a job to the control thread. Nothing of it holds the VM: one that nobody can reach any more is closed, and the
 /// job then ends as closed.
 pub(crate) fn submit(vm: &Vm, memory: &GuestMemory, mailbox: &Mailbox, id: i64, job: NativeJob) -> Result<()> {
+    let unmaps = matches!(job, NativeJob::Unmap { .. });
     let job = prepare(job)?;
     let memory = memory.clone();
-    let reply = Reply { mailbox: mailbox.clone(), id, told: false };
+    let reply = Reply { mailbox: mailbox.clone(), id, unmaps, told: false };
     vm.control().submit(Box::new(move || {
         // A panic on that thread would take the jobs behind this one with it.
         let done = catch_unwind(AssertUnwindSafe(|| job(&memory)));
@@ -51,7 +52,10 @@ fn prepare(job: NativeJob) -> Result<Job> {
     Ok(match job {
         NativeJob::Map { options } => {
             let wanted = Wanted::new(options)?;
-            Box::new(move |memory| Ok(Some(vec![memory.map(&wanted.open()?)?])))
+            Box::new(move |memory| {
+                check_open(memory)?;
+                Ok(Some(vec![memory.map(&wanted.open()?)?]))
+            })
         }
         NativeJob::Unmap { slot } => {
             let slot = slot.core().clone();
@@ -63,7 +67,13 @@ fn prepare(job: NativeJob) -> Result<Job> {
         }
         NativeJob::Change { changes } => {
             let wishes = Wish::all(changes)?;
-            Box::new(move |memory| memory.change(open_all(wishes)?).map(Some))
+            Box::new(move |memory| {
+                let changes = wishes.into_iter().map(|wish| {
+                    check_open(memory)?;
+                    wish.open()
+                });
+                memory.change(changes.collect::<Result<_>>()?).map(Some)
+            })
         }
         NativeJob::Read { gpa, target } => {
             let gpa = unsigned("gpa", gpa)?;
@@ -80,6 +90,11 @@ fn prepare(job: NativeJob) -> Result<Job> {
     })
 }
 
+/// Before each file: opening one may take as long as a file system likes, and whoever closes the VM waits for the job.
+fn check_open(memory: &GuestMemory) -> Result<()> {
+    memory.slot_at(0).map(drop)
+}
+
 fn read(memory: &GuestMemory, gpa: u64, mut target: Uint8Array) -> Result<()> {
     // SAFETY: the facade made the array for this job and shows it to nobody before the job is done, so nothing else touches
     // its bytes, and nobody can detach them.
@@ -90,6 +105,8 @@ fn read(memory: &GuestMemory, gpa: u64, mut target: Uint8Array) -> Result<()> {
 struct Reply {
     mailbox: Mailbox,
     id: i64,
+    /// What was to be unmapped is gone with its VM: that is no failure.
+    unmaps: bool,
     told: bool,
 }
 
@@ -107,7 +124,8 @@ impl Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         if !self.told {
-            self.post(Err(Error::Closed { what: "VM" }));
+            let undone = if self.unmaps { Ok(None) } else { Err(Error::Closed { what: "VM" }) };
+            self.post(undone);
         }
     }
 }

@@ -8,9 +8,13 @@ use std::{
         mpsc::{Receiver, Sender, channel},
     },
     thread::{self, Scope, ScopedJoinHandle},
+    time::Duration,
 };
 
 use super::*;
+
+/// No test passes by it.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// A vCPU, its control and its guest.
 #[derive(Default)]
@@ -50,13 +54,16 @@ impl Vcpu {
             if self.stop.load(SeqCst) {
                 return Ok(());
             }
-            hold.pass(&self.inside, || {
+            let enter = || {
                 self.entries.fetch_add(1, SeqCst);
                 guest();
                 while !self.immediate_exit.load(SeqCst) {
                     thread::yield_now();
                 }
-            })?;
+            };
+            if hold.pass(&self.inside, || self.stop.load(SeqCst).then_some(()), enter)? == Passed::Stopped(()) {
+                return Ok(());
+            }
         }
     }
 
@@ -64,9 +71,10 @@ impl Vcpu {
         scope.spawn(|| self.run(hold, || ()))
     }
 
-    fn stop(&self) {
+    fn stop(&self, hold: &Hold) {
         self.stop.store(true, SeqCst);
         self.immediate_exit.store(true, SeqCst);
+        hold.wake_to_stop();
     }
 
     fn wait_until_inside(&self) {
@@ -77,12 +85,23 @@ impl Vcpu {
 }
 
 /// Ends the runs of its vCPUs however the test ends: a scope waits for its threads.
-struct Stopping<'a>(&'a [Arc<Vcpu>]);
+struct Stopping<'a>(&'a Hold, &'a [Arc<Vcpu>]);
 
 impl Drop for Stopping<'_> {
     fn drop(&mut self) {
-        self.0.iter().for_each(|vcpu| vcpu.stop());
+        self.1.iter().for_each(|vcpu| vcpu.stop(self.0));
     }
+}
+
+/// Those that wait for the end of a hold, and those that have yet to wake after one.
+fn waiters(hold: &Hold) -> (usize, usize) {
+    let turn = hold.turn();
+    (turn.waiting, turn.waking)
+}
+
+/// No reason to stop.
+fn never() -> Option<()> {
+    None
 }
 
 #[test]
@@ -91,7 +110,7 @@ fn nobody_is_in_the_guest_while_it_is_held_and_all_come_back() {
     let vcpus = [(); 3].map(|()| Vcpu::of(&hold));
     let inside = AtomicU32::new(0);
     thread::scope(|scope| {
-        let _stopping = Stopping(&vcpus);
+        let _stopping = Stopping(&hold, &vcpus);
         for vcpu in &vcpus {
             scope.spawn(|| {
                 let guest = || {
@@ -122,7 +141,7 @@ fn two_who_hold_take_turns() {
     let vcpus = [Vcpu::of(&hold)];
     let holders = AtomicU32::new(0);
     thread::scope(|scope| {
-        let _stopping = Stopping(&vcpus);
+        let _stopping = Stopping(&hold, &vcpus);
         vcpus[0].spawn(scope, &hold);
         thread::scope(|scope| {
             for _ in 0..2 {
@@ -151,7 +170,7 @@ fn holds_without_a_pause_let_vcpus_on_between_them() {
         let mut guard = hold.hold();
         scope.spawn(|| {
             while !enough.load(SeqCst) {
-                hold.stand_back(&vcpu.inside).unwrap();
+                hold.stand_back(&vcpu.inside, &never).unwrap();
             }
         });
         for _ in 0..200 {
@@ -183,7 +202,7 @@ fn a_vcpu_made_or_started_meanwhile_waits_too() {
     let guard = hold.hold();
     let vcpus = [idle, Vcpu::of(&hold)];
     thread::scope(|scope| {
-        let _stopping = Stopping(&vcpus);
+        let _stopping = Stopping(&hold, &vcpus);
         for vcpu in &vcpus {
             vcpu.spawn(scope, &hold);
         }
@@ -199,17 +218,102 @@ fn a_vcpu_made_or_started_meanwhile_waits_too() {
 }
 
 #[test]
-fn a_stop_that_comes_while_held_is_obeyed_afterwards() {
+fn a_stop_that_comes_while_held_is_obeyed_at_once_and_enters_nothing() {
     let hold = Hold::default();
-    let vcpu = Vcpu::of(&hold);
+    let vcpus = [Vcpu::of(&hold)];
+    let (told, ended) = channel();
     thread::scope(|scope| {
-        let runner = vcpu.spawn(scope, &hold);
+        let _stopping = Stopping(&hold, &vcpus);
+        let (hold, vcpu) = (&hold, &vcpus[0]);
+        scope.spawn(move || told.send(vcpu.run(hold, || ())).unwrap());
         vcpu.wait_until_inside();
         let guard = hold.hold();
-        vcpu.stop();
+        let entries = vcpu.entries.load(SeqCst);
+        while hold.turn().waiting == 0 {
+            thread::yield_now();
+        }
+        vcpu.stop(hold);
+        ended.recv_timeout(LIMIT).expect("it waits for the end of the hold").unwrap();
+        assert_eq!((vcpu.entries.load(SeqCst), vcpu.is_inside()), (entries, false));
+        assert_eq!(waiters(hold), (0, 0));
         drop(guard);
-        runner.join().unwrap().unwrap();
+        drop(hold.hold());
     });
+}
+
+/// Lets the guest that sleeps go however the test ends.
+struct Waking<'a>(&'a Vcpu);
+
+impl Drop for Waking<'_> {
+    fn drop(&mut self) {
+        self.0.stop.store(true, SeqCst);
+    }
+}
+
+#[test]
+fn one_that_sleeps_inside_makes_no_other_deaf() {
+    let hold = Hold::default();
+    let (sleeper, vcpus) = (Vcpu::of(&hold), [Vcpu::of(&hold), Vcpu::of(&hold)]);
+    let (told, ended) = channel();
+    thread::scope(|scope| {
+        let (hold, sleeper) = (&hold, &sleeper);
+        let _waking = Waking(sleeper);
+        let _stopping = Stopping(hold, &vcpus);
+        // In a page that is missing: no `immediate_exit` and no signal gets it out.
+        let asleep = || {
+            while !sleeper.stop.load(SeqCst) {
+                thread::yield_now();
+            }
+        };
+        scope.spawn(move || hold.pass(&sleeper.inside, never, asleep).unwrap());
+        sleeper.wait_until_inside();
+        let holder = scope.spawn(|| drop(hold.hold()));
+        while sleeper.pushed.load(SeqCst) == 0 {
+            thread::yield_now();
+        }
+        // One has its reason before it comes, the other gets it while it waits.
+        vcpus[0].stop.store(true, SeqCst);
+        for vcpu in &vcpus {
+            let told = told.clone();
+            let stop = || vcpu.stop.load(SeqCst).then_some(());
+            scope.spawn(move || told.send(hold.pass(&vcpu.inside, stop, || ()).unwrap()).unwrap());
+        }
+        let stopped = || ended.recv_timeout(LIMIT).expect("it waits for the one that sleeps");
+        assert_eq!(stopped(), Passed::Stopped(()));
+        while hold.turn().waiting == 0 {
+            thread::yield_now();
+        }
+        vcpus[1].stop(hold);
+        assert_eq!(stopped(), Passed::Stopped(()));
+        assert!(sleeper.is_inside() && !holder.is_finished());
+        assert_eq!(waiters(hold), (0, 0));
+    });
+}
+
+/// A stop at any moment of a hold ends the run, and is counted right: the next hold waits for nobody who has gone.
+#[test]
+fn stops_and_holds_in_any_order_end() {
+    let hold = Arc::new(Hold::default());
+    let (told, done) = channel();
+    let enough = Arc::new(AtomicBool::new(false));
+    let holder = {
+        let (hold, enough) = (Arc::clone(&hold), Arc::clone(&enough));
+        thread::spawn(move || {
+            while !enough.load(SeqCst) {
+                drop(hold.hold());
+            }
+        })
+    };
+    for _ in 0..2_000 {
+        let vcpu = Vcpu::of(&hold);
+        let (hold_of_run, running, told) = (Arc::clone(&hold), Arc::clone(&vcpu), told.clone());
+        thread::spawn(move || told.send(running.run(&hold_of_run, || ())).unwrap());
+        vcpu.stop(&hold);
+        done.recv_timeout(LIMIT).expect("a stop was lost").unwrap();
+    }
+    enough.store(true, SeqCst);
+    holder.join().unwrap();
+    assert_eq!(waiters(&hold), (0, 0));
 }
 
 /// From a device: on the thread of a vCPU that is in no `KVM_RUN`, while another is.
@@ -225,7 +329,7 @@ fn a_vcpu_s_own_thread_may_hold() {
                 let (hold, both) = (&hold, &both);
                 scope.spawn(move || {
                     for _ in 0..200 {
-                        hold.pass(&vcpu.inside, || ()).unwrap();
+                        hold.pass(&vcpu.inside, never, || ()).unwrap();
                         both.wait();
                         drop(hold.hold());
                     }
@@ -279,8 +383,9 @@ fn a_forked_child_does_not_wait_for_a_thread_of_its_parent() {
     // SAFETY: the child takes no lock and allocates nothing, then leaves by `_exit`.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        let refused = matches!(hold.pass(&inside, || ()), Err(Error::Forked));
-        hold.came_out();
+        let refused = matches!(hold.pass(&inside, never, || ()), Err(Error::Forked));
+        hold.wake();
+        hold.wake_to_stop();
         // SAFETY: takes an integer; runs no destructor and no handler of the parent's.
         unsafe { libc::_exit(if refused { 7 } else { 1 }) };
     }
@@ -299,7 +404,7 @@ fn one_that_leaves_by_itself_is_not_waited_for() {
     let (go, leave): (Sender<()>, Receiver<()>) = channel();
     thread::scope(|scope| {
         let (hold, vcpu) = (&hold, &vcpu);
-        scope.spawn(move || hold.pass(&vcpu.inside, || leave.recv()).unwrap());
+        scope.spawn(move || hold.pass(&vcpu.inside, never, || leave.recv()).unwrap());
         vcpu.wait_until_inside();
         let holder = scope.spawn(|| drop(hold.hold()));
         while vcpu.pushed.load(SeqCst) == 0 {
