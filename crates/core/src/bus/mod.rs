@@ -31,7 +31,7 @@ use kvm_ioctls::VmFd;
 pub use owner::Owner;
 pub use posted::{PostedCounters, PostedWrite};
 pub use queue::{Queue, Wakeup};
-use ring::{Consumer, Overfull};
+use ring::{Consumer, Cursor, Overfull};
 
 use crate::{
     error::{Error, Result},
@@ -90,6 +90,7 @@ struct Shared {
     kernel: Mutex<Kernel>,
     ring_page: Option<usize>,
     consumer: Mutex<Consumer>,
+    cursor: Arc<Cursor>,
     /// A queue was filled beyond its limit from the ring.
     backlog: AtomicBool,
     activity: Arc<Activity>,
@@ -127,12 +128,14 @@ impl Bus {
     }
 
     fn with(kernel: Kernel, ring_page: Option<usize>) -> Self {
+        let consumer = Consumer::default();
         let shared = Shared {
             claims: RwLock::default(),
             unclaimed_ports: AtomicU8::default(),
             kernel: Mutex::new(kernel),
             ring_page,
-            consumer: Mutex::default(),
+            cursor: consumer.cursor(),
+            consumer: Mutex::new(consumer),
             backlog: AtomicBool::default(),
             activity: Arc::default(),
             drainer: Mutex::default(),
@@ -248,6 +251,12 @@ impl Bus {
     /// The VM's ring, as a vCPU shows it. To be called before that vCPU runs.
     pub(crate) fn attach(&self, ring: Ring) {
         self.shared.consumer().attach(ring);
+    }
+
+    /// Whether KVM has put something into the ring that is in no queue yet; `ring` as any vCPU shows it.
+    #[inline]
+    pub(crate) fn has_gathered(&self, ring: &Ring) -> bool {
+        self.shared.cursor.is_behind(ring)
     }
 
     /// Puts what KVM has gathered into the queues: to be called after `KVM_RUN`, before its exit is dealt with. The queues

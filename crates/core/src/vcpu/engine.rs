@@ -266,7 +266,7 @@ impl Engine {
     fn enter_and_dispatch(&mut self, control: &Control) -> Result<Dispatched> {
         let entered = self.enter(control)?;
         // Whatever it returned: what the guest wrote before is handed on before.
-        if self.ring.as_ref().is_some_and(|ring| !ring.is_empty()) {
+        if self.ring.as_ref().is_some_and(|ring| self.bus.has_gathered(ring)) {
             self.bus.drain();
         }
         Ok(match entered {
