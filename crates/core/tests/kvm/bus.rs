@@ -43,6 +43,16 @@ pub(crate) fn tests() -> Vec<Trial> {
         x86_only!("coalesced: a write to a read-only slot is gathered", x86::readonly_slot),
         needs(Capability::Ioeventfd, "ioeventfd: KVM itself rings a doorbell, at the start of its claim", doorbell),
         needs(Capability::Ioeventfd, "ioeventfd: of a doorbell with a value KVM rings that value alone", value),
+        needs(
+            Capability::Ioeventfd,
+            "ioeventfd: KVM rings a doorbell behind a posted claim that came later",
+            neighbours,
+        ),
+        needs(
+            Capability::Ioeventfd,
+            "ioeventfd: where the kernel's bus is full, the doorbell is rung by Rust",
+            full_bus,
+        ),
         needs(Capability::Ioeventfd, "ioeventfd: released, the writes are the program's", doorbell_released),
         trial("ioeventfd: hidden, the doorbell is rung by Rust", doorbell_hidden),
         x86_only!("ioeventfd: a read of a doorbell on MMIO rings nothing and gives 0", x86::doorbell_read),
@@ -258,6 +268,38 @@ fn value() {
         machine.assert_ends();
         assert_eq!(fd.read().unwrap(), sum, "two by the kernel, one by Rust");
     }
+}
+
+fn neighbours() {
+    let machine = Machine::of(&[Op::Load(3), Op::Out(0), Op::Out(4), Op::End]);
+    let (doorbell, fd) = Doorbell::new().unwrap();
+    let claim = machine.claim(4, 4, doorbell);
+    let (queue, ..) = post(&machine, 0, 4);
+    assert!(machine.vm.bus().is_in_kernel(claim));
+    fd.write(NEARLY_FULL).unwrap();
+    machine.assert_ends();
+    assert_eq!((values(&queue), fd.read().unwrap()), (vec![3], u64::MAX));
+}
+
+fn full_bus() {
+    let machine = Machine::of(&[Op::Out(0), Op::End]);
+    let (mut at, bus) = (0x100, machine.vm.bus());
+    let mut post = || {
+        at += 1;
+        let owner = Owner::Posted { queue: Queue::posted(drop), program: 8 };
+        if RING == Capability::CoalescedPio {
+            bus.claim_ports(at, 1, owner)
+        } else {
+            bus.claim_mmio(GpaRange::new(0x10_0000 + u64::from(at), 1).unwrap(), owner)
+        }
+    };
+    let refused = (0..=1000).find_map(|_| post().err());
+    assert!(matches!(refused, Some(Error::Limit { .. })) || !machine.vm.capabilities().has(RING), "{refused:?}");
+    let (doorbell, fd) = Doorbell::new().unwrap();
+    let claim = machine.claim(0, 4, doorbell);
+    assert_eq!(bus.is_in_kernel(claim), refused.is_none());
+    machine.assert_ends();
+    assert_eq!(fd.read().unwrap(), 1);
 }
 
 fn doorbell_released() {
