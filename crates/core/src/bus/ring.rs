@@ -4,9 +4,13 @@
 //! Nothing overtakes: an entry leaves the ring only after it lies in its queue, so that whoever finds the ring empty may
 //! deliver what came later. One at a time takes out.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use super::{
@@ -46,14 +50,47 @@ impl Cursor {
     }
 }
 
+/// Writes that wait for one reader.
+type Waiting = Arc<Queue<PostedWrite>>;
+
 /// Who takes out, and which queues it has filled up.
 #[derive(Default)]
 pub(super) struct Consumer {
     ring: Option<Ring>,
     cursor: Arc<Cursor>,
-    full: Vec<Arc<Queue<PostedWrite>>>,
+    full: Vec<Waiting>,
     /// Kept from one batch to the next for its memory.
     writes: Vec<PostedWrite>,
+}
+
+/// What was handed on. What is left to do with it runs code of the program's: not for where a lock is held.
+#[must_use]
+#[derive(Default)]
+pub(super) struct Taken {
+    writes: usize,
+    /// Whose they were, and whether their reader has to be woken.
+    claims: Vec<(Arc<Claim>, bool)>,
+}
+
+impl Taken {
+    /// Wakes the readers, and lets go of claims that have ended; gives how many writes it was. A reader's function that
+    /// panics does so only after all others were woken.
+    pub(super) fn announce(self) -> usize {
+        let mut panicked = None;
+        for (claim, wakes) in self.claims {
+            let announced = catch_unwind(AssertUnwindSafe(move || {
+                if let Some(posted) = claim.posted().filter(|_| wakes) {
+                    posted.queue.wake();
+                }
+                drop(claim);
+            }));
+            panicked = panicked.or(announced.err());
+        }
+        if let Some(panic) = panicked {
+            resume_unwind(panic);
+        }
+        self.writes
+    }
 }
 
 /// Entries of one claim, one behind the other.
@@ -74,16 +111,17 @@ impl Consumer {
         self.ring.get_or_insert(ring);
     }
 
-    /// Lets go of the ring, whose mapping keeps the VM alive.
-    pub(super) fn detach(&mut self) {
-        (self.ring, self.full) = (None, Vec::new());
+    /// Lets go of the ring, whose mapping keeps the VM alive. The queues are to be dropped where no lock is held.
+    pub(super) fn detach(&mut self) -> Vec<Waiting> {
+        self.ring = None;
+        mem::take(&mut self.full)
     }
 
-    /// Hands on what lies in the ring now, and gives how many writes that was. `claims` is asked batch by batch, so that
-    /// no lock of the bus's is held while a reader is woken.
-    pub(super) fn drain<'c>(&mut self, overfull: Overfull, claims: impl Fn() -> ClaimsRead<'c>) -> usize {
-        let Some(ring) = self.ring.clone() else { return 0 };
-        let mut taken = 0;
+    /// Hands on what lies in the ring now, and wakes nobody. `claims` is asked batch by batch: a claim or a release waits
+    /// for one at most.
+    pub(super) fn drain<'c>(&mut self, overfull: Overfull, claims: impl Fn() -> ClaimsRead<'c>) -> Taken {
+        let mut taken = Taken::default();
+        let Some(ring) = self.ring.clone() else { return taken };
         // Other vCPUs go on writing: what comes from here on is theirs, and not waited for.
         let (mut at, last) = (self.cursor.0.load(Ordering::Relaxed), ring.last());
         while at != last {
@@ -91,13 +129,11 @@ impl Consumer {
             if batch.end == at {
                 break; // its queue is full
             }
-            taken += self.writes.len();
+            taken.writes += self.writes.len();
             // A claim that is gone took its zone with it before: an entry without one can only be a broken kernel's.
-            if let Some(posted) = batch.owner.as_ref().and_then(|claim| claim.posted()) {
-                posted.counters.count(self.writes.len(), 0);
-                if !posted.queue.push(self.writes.drain(..)) {
-                    self.remember(&posted.queue);
-                }
+            if let Some(claim) = batch.owner {
+                let wakes = self.put(&claim);
+                taken.claims.push((claim, wakes));
             }
             at = batch.end;
             self.cursor.pass(&ring, at);
@@ -105,7 +141,18 @@ impl Consumer {
         taken
     }
 
-    fn remember(&mut self, queue: &Arc<Queue<PostedWrite>>) {
+    /// Puts a batch into its queue; gives whether its reader has to be woken.
+    fn put(&mut self, claim: &Claim) -> bool {
+        let Some(posted) = claim.posted() else { return false };
+        posted.counters.count(self.writes.len(), 0);
+        let put = posted.queue.put(self.writes.drain(..));
+        if !put.has_room {
+            self.remember(&posted.queue);
+        }
+        put.wakes
+    }
+
+    fn remember(&mut self, queue: &Waiting) {
         if !self.full.iter().any(|there| Arc::ptr_eq(there, queue)) {
             self.full.push(Arc::clone(queue));
         }
@@ -116,10 +163,11 @@ impl Consumer {
         !self.full.is_empty()
     }
 
-    /// A queue that was filled up and has no room yet.
-    pub(super) fn full(&mut self) -> Option<Arc<Queue<PostedWrite>>> {
-        self.full.retain(|queue| !queue.has_room());
-        self.full.first().cloned()
+    /// A queue that was filled up and has no room yet; and those that have, to be dropped where no lock is held.
+    pub(super) fn full(&mut self) -> (Option<Waiting>, Vec<Waiting>) {
+        let (full, passed) = mem::take(&mut self.full).into_iter().partition(|queue| !queue.has_room());
+        self.full = full;
+        (self.full.first().cloned(), passed)
     }
 }
 
@@ -206,14 +254,14 @@ mod tests {
             let queues = [Queue::new(CAPACITY, drop), Queue::new(CAPACITY, drop)];
             for (space, queue) in [Space::Port, Space::Mmio].into_iter().zip(&queues) {
                 let owner = Owner::Posted { queue: Arc::clone(queue), program: 1 };
-                claims.insert(space, BASE..BASE + 16, Answerer::from(owner)).unwrap();
+                claims.insert(space, BASE..BASE + 16, Answerer::from(owner));
             }
             consumer.attach(ring.clone());
             Self { ring, claims: RwLock::new(claims), queues, consumer, room }
         }
 
         fn drain(&mut self, overfull: Overfull) -> usize {
-            self.consumer.drain(overfull, || self.claims.read().unwrap())
+            self.consumer.drain(overfull, || self.claims.read().unwrap()).announce()
         }
 
         fn write(&self, claim: usize, value: u64) -> bool {
@@ -317,10 +365,10 @@ mod tests {
         assert!(!bench.is_empty());
         assert_eq!(bench.drain(Overfull::Push), 10);
         assert!(bench.is_empty());
-        let full = bench.consumer.full().unwrap();
+        let full = bench.consumer.full().0.unwrap();
         assert!(Arc::ptr_eq(&full, &bench.queues[0]));
         assert_eq!(bench.take(0), (0..50).collect::<Vec<_>>());
-        assert!(bench.consumer.full().is_none());
+        assert!(bench.consumer.full().0.is_none());
     }
 
     #[test]
@@ -335,19 +383,21 @@ mod tests {
     }
 
     #[test]
-    fn the_ring_is_not_empty_before_its_writes_lie_in_their_queue() {
-        let (ring, mut claims, mut consumer) = (test_ring(), Claims::default(), Consumer::default());
-        let (found, seen, cursor) = (Arc::new(Mutex::new(Vec::new())), ring.clone(), consumer.cursor());
+    fn a_reader_is_woken_behind_the_writes_and_its_panic_repeats_none_and_keeps_none_from_others() {
+        let mut bench = Bench::new();
+        let (found, seen, cursor) = (Arc::new(Mutex::new(Vec::new())), bench.ring.clone(), bench.consumer.cursor());
         let log = Arc::clone(&found);
-        // Called as soon as the queue has them.
-        let queue = Queue::new(CAPACITY, move |_arrived| log.lock().unwrap().push(!cursor.is_behind(&seen)));
-        let owner = Owner::Posted { queue, program: 1 };
-        claims.insert(Space::Port, 0..1, Answerer::from(owner)).unwrap();
-        let claims = RwLock::new(claims);
-        consumer.attach(ring.clone());
-        ring.gather(Room::Exact, Gathered { address: 0, size: 1, port: true, value: 1 });
-        consumer.drain(Overfull::Push, || claims.read().unwrap());
-        assert_eq!((found.lock().unwrap().as_slice(), consumer.cursor.is_behind(&ring)), (&[false][..], false));
+        let panics = Queue::new(CAPACITY, |_arrived| panic!("a reader's"));
+        let looks = Queue::new(CAPACITY, move |_arrived| log.lock().unwrap().push(cursor.is_behind(&seen)));
+        for (at, queue) in [(0, &panics), (1, &looks)] {
+            let owner = Owner::Posted { queue: Arc::clone(queue), program: 1 };
+            bench.claims.write().unwrap().insert(Space::Port, at..at + 1, Answerer::from(owner));
+            assert!(bench.ring.gather(Room::Exact, Gathered { address: at, size: 1, port: true, value: at }));
+        }
+        assert!(catch_unwind(AssertUnwindSafe(|| bench.drain(Overfull::Push))).is_err());
+        assert_eq!(*found.lock().unwrap(), [false]);
+        assert_eq!(bench.drain(Overfull::Push), 0);
+        assert_eq!([panics.take().len(), looks.take().len()], [1, 1]);
     }
 
     #[test]
