@@ -27,9 +27,10 @@ use kernel::{Kernel, Wanted};
 use kvm_ioctls::VmFd;
 pub use owner::Owner;
 pub use posted::{PostedCounters, PostedWrite};
+use queue::Put;
 pub use queue::{Queue, Wakeup};
 use ring::Overfull;
-use shared::Shared;
+use shared::{Found, Shared};
 
 use crate::{
     error::{Error, Result},
@@ -202,7 +203,7 @@ impl Bus {
     /// Offers an access to whoever claimed it. Where it is a read that was handled, `answer` is filled in; it has to be
     /// as long as the access.
     pub(crate) fn handle(&self, access: &Access<'_>, answer: &mut [u8]) -> Handled {
-        let Some((offset, claim)) = self.shared.find(access) else {
+        let Some(Found { offset, claim, put }) = self.shared.find(access) else {
             let policy = self.shared.unclaimed_ports.load(Ordering::Relaxed);
             if access.space != Space::Port || policy != Unclaimed::Ones as u8 {
                 return Handled::No;
@@ -210,13 +211,13 @@ impl Bus {
             answer.fill(0xff);
             return Handled::Yes;
         };
-        match &claim.answerer {
-            Answerer::Device(device) => {
+        match (&claim.answerer, &put) {
+            (Answerer::Device(device), _) => {
                 let mut device = device.lock().unwrap_or_else(PoisonError::into_inner);
                 ask(&mut **device, access, offset, answer)
             }
-            Answerer::Posted(posted) if access.write => post(posted, access, offset),
-            Answerer::Program(claim) | Answerer::Posted(Posted { program: claim, .. }) => {
+            (Answerer::Posted(posted), Some(put)) => announce(posted, put),
+            (Answerer::Program(claim) | Answerer::Posted(Posted { program: claim, .. }), _) => {
                 Handled::Program { claim: *claim, offset }
             }
         }
@@ -275,15 +276,12 @@ impl Bus {
     }
 }
 
-/// Puts a write that was an exit into its queue.
-fn post(posted: &Posted, access: &Access<'_>, offset: u64) -> Handled {
-    let size = access.size;
-    let writes = access.data.chunks(usize::from(size));
-    posted.counters.count(writes.len(), 1);
-    if posted.queue.push(writes.map(|element| PostedWrite { offset, size, value: word(element) })) {
-        return Handled::Yes;
+/// Wakes the reader of a write that lies in its queue.
+fn announce(posted: &Posted, put: &Put) -> Handled {
+    if put.wakes {
+        posted.queue.wake();
     }
-    Handled::Wait(Arc::<Queue<PostedWrite>>::clone(&posted.queue))
+    if put.has_room { Handled::Yes } else { Handled::Wait(Arc::<Queue<PostedWrite>>::clone(&posted.queue)) }
 }
 
 /// Passes an access to a device, element by element.

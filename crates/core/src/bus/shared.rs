@@ -7,11 +7,13 @@ use std::sync::{
 };
 
 use super::{
-    ClaimId,
-    claims::{Claim, Claims},
+    ClaimId, PostedWrite,
+    claims::{Claim, Claims, Posted},
     drainer::{Activity, Drainer},
     kernel::Kernel,
+    queue::Put,
     ring::{Consumer, Cursor, Overfull, Taken},
+    word,
 };
 use crate::{error::Result, exit::Access, sys::fork};
 
@@ -29,6 +31,15 @@ pub(super) struct Shared {
     pub(super) activity: Arc<Activity>,
     drainer: Mutex<Option<Drainer>>,
     generation: u32,
+}
+
+/// Whose an access is.
+pub(super) struct Found {
+    /// Bytes from the start of the claim.
+    pub(super) offset: u64,
+    pub(super) claim: Arc<Claim>,
+    /// It was a posted write, and this is what came of it.
+    pub(super) put: Option<Put>,
 }
 
 impl Shared {
@@ -79,10 +90,13 @@ impl Shared {
         self.drainer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn find(&self, access: &Access<'_>) -> Option<(u64, Arc<Claim>)> {
+    /// Whose an access is. A posted write lies in its queue by then: put in while no claim can end, so that after a release
+    /// none is on its way, and who takes once more has all.
+    pub(super) fn find(&self, access: &Access<'_>) -> Option<Found> {
         let claims = self.claims();
         let (offset, claim) = claims.find(access.space, access.address, access.size)?;
-        Some((offset, Arc::clone(claim)))
+        let put = claim.posted().filter(|_| access.write).map(|posted| post(posted, access, offset));
+        Some(Found { offset, claim: Arc::clone(claim), put })
     }
 
     /// KVM gathers for one claim more: somebody has to look.
@@ -139,4 +153,12 @@ impl Shared {
         let passed = self.consumer().detach();
         drop(passed);
     }
+}
+
+/// Puts a write that was an exit into its queue.
+fn post(posted: &Posted, access: &Access<'_>, offset: u64) -> Put {
+    let size = access.size;
+    let writes = access.data.chunks(usize::from(size));
+    posted.counters.count(writes.len(), 1);
+    posted.queue.put(writes.map(|element| PostedWrite { offset, size, value: word(element) }))
 }

@@ -192,3 +192,25 @@ fn a_reader_may_release_and_close_as_it_is_woken() {
         });
     }
 }
+
+#[test]
+fn a_release_that_is_over_has_left_no_write_on_its_way() {
+    for round in 0..100 {
+        let (bus, queue) = (Bus::default(), Queue::posted(drop));
+        let claim = bus.claim_ports(0x10, 1, Owner::Posted { queue: Arc::clone(&queue), program: 1 }).unwrap();
+        let guest = bus.clone();
+        let writer = thread::spawn(move || {
+            let mut writes = 0;
+            while !matches!(guest.handle(&port(0x10, 1, true, &[1]), &mut []), Handled::No) {
+                writes += 1;
+            }
+            writes
+        });
+        while queue.room() > 8192 - round % 50 {
+            thread::yield_now();
+        }
+        bus.release(claim);
+        let taken = queue.take().len();
+        assert_eq!(writer.join().unwrap(), taken);
+    }
+}
