@@ -120,7 +120,9 @@ export class Bus {
    * @returns The claim: disposing of it gives the ports back. It ends with the VM. That of posted writes says what they
    *   cost.
    * @throws {TypevisorError} `ERR_INVALID_ARGUMENT` (also where a port is claimed already), `ERR_OUT_OF_RANGE`,
-   *   `ERR_LIMIT` (KVM has room for 1,000 claims of posted writes; for an eventfd also where no fd is left), `ERR_CLOSED`.
+   *   `ERR_LIMIT` (KVM has room for 1,000 claims of posted writes; for an eventfd where no fd is left), `ERR_IO` (posted
+   *   writes: no thread is left to look after them), `ERR_IOCTL` (KVM refused for a reason of its own), `ERR_CLOSED`,
+   *   `ERR_FORKED`.
    */
   port(base: number, count: number, device: Device): Disposable;
   port(base: number, count: number, device: WideDevice): Disposable;
@@ -140,7 +142,7 @@ export class Bus {
    * @param device - As with {@link port}; consoles stand on ports only.
    * @returns The claim: disposing of it gives the addresses back. It ends with the VM.
    * @throws {TypevisorError} `ERR_INVALID_ARGUMENT` (also where an address is claimed already), `ERR_OUT_OF_RANGE`,
-   *   `ERR_LIMIT` as with {@link port}, `ERR_CLOSED`.
+   *   `ERR_LIMIT`, `ERR_IO` and `ERR_IOCTL` as with {@link port}, `ERR_CLOSED`, `ERR_FORKED`.
    */
   mmio(gpa: number, size: number, device: Device): Disposable;
   mmio(gpa: number, size: number, device: WideDevice): Disposable;
@@ -268,11 +270,18 @@ export class Bus {
 }
 
 /** A claim of posted writes, which goes on telling what they have cost when it is over. */
-function postedClaim({ native }: PostedReader, claim: Disposable): PostedClaim {
+function postedClaim(reader: PostedReader, claim: Disposable): PostedClaim {
+  const { native } = reader;
   return {
-    kernel: call(() => native.kernel()),
+    get kernel() {
+      return call(() => native.kernel());
+    },
     get stats() {
       return Object.freeze(call(() => native.stats()));
+    },
+    flush() {
+      call(() => native.flush());
+      reader.drain();
     },
     [Symbol.dispose]: () => claim[Symbol.dispose](),
   };

@@ -39,10 +39,12 @@ export interface WideDevice {
 
 /**
  * A device whose writes may wait: they gather, in order, in a queue of 8,192 (then the vCPU waits), and are handed over
- * before any later exit or access of that vCPU's is. Where the VM has `coalesced-mmio`, for ports `coalesced-pio`, KVM
- * gathers them by itself, about 170 at a time: most of them do not even stop the guest, whose last ones are handed over
- * within milliseconds while it runs on. See {@link PostedClaim} for what they cost. A function that throws makes an uncaught
- * exception, as an event listener's would, and later writes go on.
+ * before any later exit of that vCPU's, and any later access that JavaScript or Rust answers. Where the VM has
+ * `coalesced-mmio`, for ports `coalesced-pio`, KVM gathers them by itself, a page at a time (169 where pages have 4 KiB): most
+ * of them do not even stop the guest, whose last ones are handed over within milliseconds while it runs on. What the guest
+ * says meanwhile without an exit, by an {@link eventfd} that KVM rings or in memory, may be seen before:
+ * {@link PostedClaim.flush} has them handed over at once. See {@link PostedClaim} for what they cost. A function that
+ * throws makes an uncaught exception, as an event listener's would, and later writes go on.
  */
 export interface PostedDevice {
   readonly width?: 32 | undefined;
@@ -55,11 +57,24 @@ export interface PostedDevice {
 export interface PostedClaim extends Disposable {
   /**
    * Whether KVM gathers the writes. It does not without its capability, on addresses among which its own interrupt
-   * controllers stand (`irqchip`), and for more than 2 GiB of MMIO: every write is an exit then, and all else the same.
+   * controllers stand (`irqchip`), and for more than 2 GiB of MMIO: every write is an exit then, and nothing that the guest
+   * says later is seen before it. `false` once disposed of.
    */
   readonly kernel: boolean;
   /** What the writes have cost so far. */
   readonly stats: PostedStats;
+  /**
+   * Hands over all that the guest has written until now, before it returns. Nothing once disposed of.
+   *
+   * @example
+   * using vm = Vm.create();
+   * const ring = vm.bus.port(0x60, 4, { posted: writes => console.log(writes.length) });
+   * const bell = eventfd();
+   * vm.bus.port(0x64, 4, bell);
+   * // … whoever finds bell.fd readable:
+   * ring.flush(); // what the guest wrote to 0x60 before it rang
+   */
+  flush(): void;
 }
 
 /** What posted writes have cost. */

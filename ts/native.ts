@@ -262,7 +262,9 @@ export interface NativeClaim {
   value(): bigint;
   /** What posted writes have cost so far; zeros for any other claim. */
   stats(): NativeClaimStats;
-  /** Whether KVM does what it can of it: gathers posted writes, rings an eventfd. */
+  /** Posted writes: puts what KVM has gathered so far where `takeWrites` finds it. */
+  flush(): void;
+  /** Whether KVM does what it can of it: gathers posted writes, rings an eventfd; not once released. */
   kernel(): boolean;
   /** The number of an eventfd; -1 once it is closed. */
   fd(): number;

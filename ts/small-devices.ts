@@ -22,7 +22,9 @@ export interface Eventfd {
   readonly fd: number;
   /**
    * Whether KVM itself rings it, without an exit, while it stands on the bus: for writes at the first address of its claim,
-   * where the VM has the capability `ioeventfd`. All others, and all without it, are rung in Rust.
+   * with a value to match of up to 4 bytes, where the VM has the capability `ioeventfd`. All others, and all without it, on
+   * addresses among which KVM's own interrupt controllers stand (`irqchip`), or beside 1,000 claims of posted writes, are rung
+   * in Rust.
    */
   readonly kernel: boolean;
 }
@@ -60,7 +62,8 @@ export function latch(): Latch {
 
 /**
  * An eventfd (eventfd(2); non-blocking, close-on-exec): every write of the guest's adds 1 to it; reads give 0. For whoever
- * waits on fds outside of JavaScript. KVM rings it by itself where it can. One claim at a time.
+ * waits on fds outside of JavaScript. KVM rings it by itself where it can: posted writes that came before may then be handed
+ * over after, see {@link PostedClaim.flush}. One claim at a time.
  *
  * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, `ERR_OUT_OF_RANGE`.
  * @example
@@ -68,7 +71,7 @@ export function latch(): Latch {
  * const bell = eventfd();
  * vm.bus.mmio(0xd000_0000, 4, bell);
  * console.log(bell.fd > 2); // true
- * const queue1 = eventfd({ match: 1 }); // of several queues behind one address, say
+ * const start = eventfd({ match: 1 }); // rung by a write of 1, and by no other
  */
 export function eventfd(given?: EventfdOptions): Eventfd {
   const { match } = options<EventfdOptions>(given, 'options', ['match']);
@@ -80,8 +83,7 @@ export function eventfd(given?: EventfdOptions): Eventfd {
       return fd;
     },
     get kernel() {
-      const claim = claims.get(device);
-      return claim !== undefined && claim.fd() >= 0 && claim.kernel();
+      return claims.get(device)?.kernel() ?? false;
     },
   };
   if (match !== undefined) matches.set(device, valueOf(match));

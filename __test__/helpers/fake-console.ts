@@ -23,6 +23,10 @@ export class FakeConsole implements NativeClaim {
     // a console has nothing to look for by itself
   }
 
+  flush(): void {
+    // and nothing that KVM gathers
+  }
+
   send(): number {
     return 0;
   }

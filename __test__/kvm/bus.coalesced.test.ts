@@ -1,4 +1,13 @@
-import { type CapabilityName, Kvm, type PostedDevice, type PostedWrite, Vm } from '../../ts/index.ts';
+import { readSync } from 'node:fs';
+import {
+  type CapabilityName,
+  type Eventfd,
+  eventfd,
+  Kvm,
+  type PostedDevice,
+  type PostedWrite,
+  Vm,
+} from '../../ts/index.ts';
 import {
   claim,
   type Code,
@@ -7,6 +16,7 @@ import {
   INCREMENT,
   machine,
   machineIn,
+  MARK,
   mark,
   put,
   set,
@@ -14,8 +24,10 @@ import {
   STOP,
   STOPPED,
   times,
+  told,
 } from '../helpers/guests.ts';
 import { needs, onKvm, x86 } from '../helpers/needs.ts';
+import { patiently, scaled } from '../helpers/scale.ts';
 import { throwsCode } from '../helpers/throws.ts';
 
 /** By which KVM gathers writes to the ports of these guests. */
@@ -46,20 +58,39 @@ function listening(): { writes: PostedWrite[]; first: Promise<void>; device: Pos
   return { writes, first, device: { posted } };
 }
 
+/** Waits for what the guest does, without giving up this thread. */
+function until(isSo: () => boolean): void {
+  const end = Date.now() + patiently(60_000);
+  while (!isSo()) if (Date.now() > end) throw new Error('the guest does not get there');
+}
+
+/** Whether it was rung since the last time. */
+function isRung({ fd }: Eventfd): boolean {
+  try {
+    return readSync(fd, new BigUint64Array(1)) === 8;
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'EAGAIN') return false;
+    throw error;
+  }
+}
+
+/** Before 6.12 KVM may find its ring full with 85 writes, of 169 that it has room for. */
+const [FITS, PER_EXIT] = [80, 64];
+
 test('bus.port: posted writes that KVM gathers cost no exit, and are there before the exit', async t => {
   for (const way of ['run', 'runSync'] as const) {
-    using guest = machine(counting(150));
+    using guest = machine(counting(FITS));
     const writes: PostedWrite[] = [];
     const posted = claim(guest.vm, 0x10, { posted: some => void writes.push(...some) });
     t.true(posted.kernel);
     t.deepEqual(posted.stats, { writes: 0, exits: 0 });
     t.deepEqual(await guest.vcpu[way](), STOPPED);
-    t.deepEqual(writes, counted(150));
-    t.deepEqual(posted.stats, { writes: 150, exits: 0 });
+    t.deepEqual(writes, counted(FITS));
+    t.deepEqual(posted.stats, { writes: FITS, exits: 0 });
   }
 });
 
-test('bus.port: of more writes than the ring holds one in 100 at most costs an exit', async t => {
+test('bus.port: of more writes than the ring holds one in 64 at most costs an exit', async t => {
   for (const way of ['run', 'runSync'] as const) {
     using guest = machine(counting(1000));
     const writes: PostedWrite[] = [];
@@ -67,7 +98,7 @@ test('bus.port: of more writes than the ring holds one in 100 at most costs an e
     t.deepEqual(await guest.vcpu[way](), STOPPED);
     t.deepEqual(writes, counted(1000));
     t.is(posted.stats.writes, 1000);
-    t.true(posted.stats.exits <= 10, `${posted.stats.exits} exits`);
+    t.true(posted.stats.exits <= 1000 / PER_EXIT, `${posted.stats.exits} exits`);
   }
 });
 
@@ -107,28 +138,60 @@ test('bus.port: writes to one device are handed over before a read of another is
   }
 });
 
+needs(RING, 'ioeventfd')('posted.flush: hands over what was written before KVM rang an eventfd', async t => {
+  using guest = machine(set(7), put(0x10), set(8), put(0x10), put(0x11), SPIN);
+  const writes: PostedWrite[] = [];
+  const posted = claim(guest.vm, 0x10, { posted: some => void writes.push(...some) });
+  const bell = eventfd();
+  claim(guest.vm, 0x11, bell);
+  const controller = new AbortController();
+  const running = guest.vcpu.run({ signal: controller.signal });
+  until(() => isRung(bell)); // and nobody else's turn comes in between
+  t.deepEqual([posted.kernel, bell.kernel], [true, true]);
+  t.deepEqual(writes, []);
+  posted.flush();
+  t.deepEqual(writes, [
+    { offset: 0, size: 1, value: 7 },
+    { offset: 0, size: 1, value: 8 },
+  ]);
+  controller.abort(new Error('enough'));
+  t.is(await t.throwsAsync(running), controller.signal.reason);
+  posted[Symbol.dispose]();
+  t.notThrows(() => posted.flush());
+});
+
 test('bus.port: a claim disposed of under a running guest loses no write, and still says what they cost', async t => {
-  using guest = machine(set(1), forever(put(0x10)));
-  const { writes, first, device } = listening();
-  const posted = claim(guest.vm, 0x10, device);
-  const running = guest.vcpu.run();
-  await first;
-  posted[Symbol.dispose]();
-  posted[Symbol.dispose]();
-  t.like(await running, process.arch === 'arm64' ? { kind: 'mmio' } : { kind: 'io', port: 0x10 });
-  t.is(posted.stats.writes, writes.length);
-  t.true(writes.every(({ value }) => value === 1));
+  for (let round = 0; round < scaled(10); round += 1) {
+    using guest = machine(set(0), forever(INCREMENT, put(0x10)));
+    const { writes, first, device } = listening();
+    const posted = claim(guest.vm, 0x10, device);
+    const running = guest.vcpu.run();
+    await first;
+    posted[Symbol.dispose]();
+    posted[Symbol.dispose]();
+    t.deepEqual(await running, told(0x10, (writes.length + 1) & 0xff), 'the next one is an exit');
+    t.deepEqual(writes, counted(writes.length));
+    t.is(posted.stats.writes, writes.length);
+    t.false(posted.kernel);
+  }
 });
 
 test('vm.close: hands over what was posted until then', async t => {
-  using guest = machine(set(1), forever(put(0x10)));
-  const { writes, first, device } = listening();
-  const posted = claim(guest.vm, 0x10, device);
-  const running = t.throwsAsync(guest.vcpu.run(), { code: 'ERR_CLOSED' });
-  await first;
-  guest.vm.close();
-  await running;
-  t.is(posted.stats.writes, writes.length);
+  for (let round = 0; round < scaled(10); round += 1) {
+    using guest = machine(set(0), times(200, INCREMENT, mark(), put(0x10)), SPIN);
+    const writes: PostedWrite[] = [];
+    const posted = claim(guest.vm, 0x10, { posted: some => void writes.push(...some) });
+    const running = t.throwsAsync(guest.vcpu.run(), { code: 'ERR_CLOSED' });
+    const { vm } = guest;
+    until(() => vm.memory.getUint8(MARK) >= 50);
+    const count = vm.memory.getUint8(MARK);
+    vm.close();
+    await running;
+    t.deepEqual(writes, counted(writes.length));
+    // The guest leaves each count in memory before it posts it.
+    t.true(writes.length + 1 >= count, `${writes.length} writes, of ${count}`);
+    t.deepEqual([posted.stats.writes, posted.kernel], [writes.length, false]);
+  }
 });
 
 needs('coalesced-mmio')('bus.mmio: posted writes that KVM gathers say where in the claim they were', async t => {

@@ -38,6 +38,16 @@ test('eventfd: with a value to match, no other rings it', t => {
   }
 });
 
+test('eventfd: a value of more than 4 bytes is rung for in Rust', t => {
+  using vm = Vm.create();
+  const bells = [0xffff_ffff, 0x1_0000_0000, 2n ** 64n - 1n].map(match => eventfd({ match }));
+  bells.forEach((bell, i) => vm.bus.mmio(0xd000_0000 + 8 * i, 8, bell));
+  t.deepEqual(
+    bells.map(bell => bell.kernel),
+    [true, false, false],
+  );
+});
+
 onKvm('eventfd: with the capability hidden Rust rings it', t => {
   using kvm = Kvm.open({ hide: ['ioeventfd'] });
   for (const [match, expected] of [

@@ -51,7 +51,7 @@ pub struct NativeClaim {
     kind: Kind,
     /// Of posted writes.
     counters: Option<Arc<PostedCounters>>,
-    /// KVM does what it can of it.
+    /// KVM does what it can of it; not once released.
     kernel: bool,
     /// Held while the reader looks by itself.
     quiet: Option<Wakeup>,
@@ -185,7 +185,13 @@ impl NativeClaim {
         NativeClaimStats { writes: count(PostedCounters::writes), exits: count(PostedCounters::exits) }
     }
 
-    /// Whether KVM does what it can of it: gathers posted writes, rings an eventfd.
+    /// Posted writes: puts what KVM has gathered so far where `take_writes` finds it.
+    #[napi(catch_unwind)]
+    pub fn flush(&self) {
+        self.bus.flush();
+    }
+
+    /// Whether KVM does what it can of it: gathers posted writes, rings an eventfd; not once released.
     #[napi(catch_unwind)]
     pub fn kernel(&self) -> bool {
         self.kernel
@@ -204,6 +210,7 @@ impl NativeClaim {
     #[napi(catch_unwind)]
     pub fn release(&mut self) {
         self.bus.release(self.claim);
+        self.kernel = false;
         self.abandon();
         if let Kind::Doorbell(fd) = &mut self.kind {
             *fd = None;

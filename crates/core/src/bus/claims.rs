@@ -84,20 +84,25 @@ impl Claims {
         }
     }
 
-    /// Adds a claim.
+    /// Whether a range is free.
     ///
     /// # Errors
     /// [`Error::ClaimOverlap`].
-    pub(super) fn insert(&mut self, space: Space, range: Range<u64>, answerer: Answerer) -> Result<ClaimId> {
+    pub(super) fn check(&self, space: Space, range: &Range<u64>) -> Result<()> {
         let below = self.space(space).range(..range.end).next_back();
         if let Some((&at, claim)) = below.filter(|(at, claim)| *at + claim.size > range.start) {
             let what = if space == Space::Port { "ports" } else { "MMIO addresses" };
-            return Err(Error::ClaimOverlap { what, new: range, old: at..at + claim.size });
+            return Err(Error::ClaimOverlap { what, new: range.clone(), old: at..at + claim.size });
         }
+        Ok(())
+    }
+
+    /// Adds a claim, whose range is free.
+    pub(super) fn insert(&mut self, space: Space, range: Range<u64>, answerer: Answerer) -> ClaimId {
         self.next_id += 1;
         let (id, base, size) = (self.next_id, range.start, range.end - range.start);
         self.space_mut(space).insert(base, Arc::new(Claim { size, id, answerer }));
-        Ok(ClaimId { space, base, id })
+        ClaimId { space, base, id }
     }
 
     /// The claim, as long as it stands.
@@ -105,11 +110,12 @@ impl Claims {
         self.space(claim.space).get(&claim.base).filter(|there| there.id == claim.id)
     }
 
-    /// Ends a claim; nothing where it has ended already.
-    pub(super) fn remove(&mut self, claim: ClaimId) {
-        if self.get(claim).is_some() {
-            self.space_mut(claim.space).remove(&claim.base);
-        }
+    /// Ends a claim; none where it has ended already. It is to be dropped where no lock is held: the end of its owner is
+    /// the program's.
+    #[must_use]
+    pub(super) fn remove(&mut self, claim: ClaimId) -> Option<Arc<Claim>> {
+        self.get(claim)?;
+        self.space_mut(claim.space).remove(&claim.base)
     }
 
     /// The claim that holds the whole access, and where in it the access begins.

@@ -1,13 +1,13 @@
 //! The thread that looks into the ring while guests run: one that spins without an exit leaves its writes there, and the
-//! kernel tells nobody. Asleep, for good, where no vCPU runs.
+//! kernel tells nobody. Asleep, for good, where no vCPU runs or KVM gathers for no claim.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    thread::{self, Builder, JoinHandle},
+    thread::{self, Builder, JoinHandle, ThreadId},
     time::Duration,
 };
 
@@ -25,26 +25,23 @@ const PATIENCE: u32 = 16;
 /// How often it doubles: to 8 ms, by which a write that comes after a long silence is late at most.
 const DOUBLINGS: u32 = 3;
 
-/// How many vCPUs run, and whether somebody has to be told when one does. Any thread's; the thread's own part is below.
+/// How many vCPUs run and for how many claims KVM gathers, and whether somebody has to be told when either becomes more than
+/// none. Any thread's; the thread's own part is below.
 #[derive(Default)]
 pub(super) struct Activity {
     runs: AtomicUsize,
+    zones: AtomicUsize,
     asleep: AtomicBool,
     ended: Mutex<bool>,
     changed: Condvar,
+    thread: OnceLock<ThreadId>,
 }
 
 impl Activity {
     /// A vCPU begins to run; [`Activity::end`] has to follow.
     pub(super) fn begin(&self) {
-        // Partner: `sleep`. In the total order of these either this load sees `asleep`, or that load of `runs` sees this.
         self.runs.fetch_add(1, Ordering::SeqCst);
-        if self.asleep.load(Ordering::SeqCst) {
-            let _ended = self.ended();
-            // Awake it stays for a while, however short the run: the next ones need not wake it.
-            self.asleep.store(false, Ordering::SeqCst);
-            self.changed.notify_all();
-        }
+        self.rouse();
     }
 
     /// It has stopped.
@@ -52,15 +49,48 @@ impl Activity {
         self.runs.fetch_sub(1, Ordering::SeqCst);
     }
 
+    /// KVM gathers for one claim more; [`Activity::end_zone`] has to follow.
+    pub(super) fn begin_zone(&self) {
+        self.zones.fetch_add(1, Ordering::SeqCst);
+        self.rouse();
+    }
+
+    /// For one less.
+    pub(super) fn end_zone(&self) {
+        self.zones.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn rouse(&self) {
+        // Partner: `sleep`. In the total order of these either this load sees `asleep`, or those in `is_idle` there see what
+        // was added; and of a run and a zone that begin at once the later sees both.
+        if self.asleep.load(Ordering::SeqCst) && !self.is_idle() {
+            let _ended = self.ended();
+            // Awake it stays for a while, however short the run: the next ones need not wake it.
+            self.asleep.store(false, Ordering::SeqCst);
+            self.changed.notify_all();
+        }
+    }
+
     fn is_idle(&self) -> bool {
-        self.runs.load(Ordering::SeqCst) == 0
+        self.runs.load(Ordering::SeqCst) == 0 || self.zones.load(Ordering::SeqCst) == 0
+    }
+
+    /// Tells the thread to end.
+    pub(super) fn finish(&self) {
+        *self.ended() = true;
+        self.changed.notify_all();
+    }
+
+    /// Whether this is the thread that looks.
+    pub(super) fn is_watched_here(&self) -> bool {
+        self.thread.get() == Some(&thread::current().id())
     }
 
     fn ended(&self) -> MutexGuard<'_, bool> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sleeps until a vCPU runs; `false` where the thread is to end.
+    /// Sleeps until there is somebody to look for; `false` where the thread is to end.
     fn sleep(&self) -> bool {
         let mut ended = self.ended();
         self.asleep.store(true, Ordering::SeqCst);
@@ -88,7 +118,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// After a look; none: until a vCPU runs.
+    /// After a look; none: until there is somebody to look for.
     fn next(&mut self, found: bool, idle: bool) -> Option<Duration> {
         self.in_vain = if found { 0 } else { self.in_vain.saturating_add(1) };
         let doubled = self.in_vain / PATIENCE;
@@ -123,10 +153,9 @@ impl Drainer {
 
 impl Drop for Drainer {
     fn drop(&mut self) {
-        *self.activity.ended() = true;
-        self.activity.changed.notify_all();
-        // A reader that was woken there and closes the VM cannot wait for itself.
-        let thread = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id());
+        self.activity.finish();
+        // The thread may be the last that has the bus, and cannot wait for itself.
+        let thread = self.thread.take().filter(|_| !self.activity.is_watched_here());
         if let Some(thread) = thread {
             // Its body catches panics: there is no result to look at.
             let _ended = thread.join();
@@ -135,6 +164,7 @@ impl Drop for Drainer {
 }
 
 fn watch(activity: &Activity, look: impl Fn() -> bool) {
+    activity.thread.get_or_init(|| thread::current().id());
     let mut pace = Pace::default();
     let mut next = None;
     while next.map_or_else(|| activity.sleep(), |time| activity.wait(time)) {
@@ -146,7 +176,7 @@ fn watch(activity: &Activity, look: impl Fn() -> bool) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::{sync::mpsc::channel, time::Instant};
 
     use super::*;
 
@@ -165,6 +195,7 @@ mod tests {
     #[test]
     fn the_thread_looks_while_a_vcpu_runs_and_ends_when_told() {
         let activity = Arc::new(Activity::default());
+        activity.begin_zone();
         let (looked, looks) = channel();
         let drainer = Drainer::spawn(Arc::clone(&activity), move || looked.send(()).is_ok()).unwrap();
         activity.begin();
@@ -179,6 +210,7 @@ mod tests {
     #[test]
     fn a_run_that_begins_wakes_the_thread_however_often() {
         let activity = Arc::new(Activity::default());
+        activity.begin_zone();
         let (looked, looks) = channel();
         let _drainer = Drainer::spawn(Arc::clone(&activity), move || {
             looked.send(()).unwrap();
@@ -191,6 +223,29 @@ mod tests {
             activity.end();
             // Until it sleeps, which it says nowhere but here.
             while !activity.asleep.load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
+            looks.try_iter().for_each(drop);
+        }
+    }
+
+    #[test]
+    fn the_thread_sleeps_under_a_run_while_kvm_gathers_for_nobody() {
+        let activity = Arc::new(Activity::default());
+        let (looked, looks) = channel();
+        let _drainer = Drainer::spawn(Arc::clone(&activity), move || {
+            looked.send(()).unwrap();
+            false
+        })
+        .unwrap();
+        activity.begin();
+        for _ in 0..3 {
+            activity.begin_zone();
+            looks.recv_timeout(Duration::from_secs(60)).unwrap();
+            activity.end_zone();
+            let began = Instant::now();
+            while !activity.asleep.load(Ordering::SeqCst) {
+                assert!(began.elapsed() < Duration::from_secs(60), "it looks on");
                 thread::yield_now();
             }
             looks.try_iter().for_each(drop);

@@ -19,8 +19,6 @@ pub(crate) struct BusFeatures {
     /// None: the kernel gathers nothing.
     pub(crate) ring: Option<RingFeatures>,
     pub(crate) ioeventfd: bool,
-    /// An ioeventfd may take writes of any length.
-    pub(crate) any_length: bool,
     /// The kernel's own interrupt controllers and timer stand on its bus.
     pub(crate) irqchip: bool,
 }
@@ -42,7 +40,6 @@ impl BusFeatures {
         Self {
             ring: page.map(|page| RingFeatures { page, ports }),
             ioeventfd: capabilities.has(Capability::Ioeventfd),
-            any_length: capabilities.has(Capability::IoeventfdAnyLength),
             irqchip,
         }
     }
@@ -67,13 +64,10 @@ impl BusFeatures {
         }
         let (port, address, size) = (space == Space::Port, range.start, range.end - range.start);
         let signal = |length| Signal { address, length, port, value };
-        // Any length is one entry instead of three. Not where a longer write would be none of the claim's. And not on
-        // MMIO: there x86 looks for such an entry before it knows what the access is, and takes reads for writes.
-        if port && self.any_length && value.is_none() && size >= 4 {
-            return vec![signal(0)];
-        }
-        let lengths: &[u32] = if port { &[1, 2, 4] } else { &[1, 2, 4, 8] };
-        let fits = |length: &u32| value.is_none_or(|value| *length == 8 || value >> (8 * length) == 0);
+        // No 8 with a value: kernels without f1edbed787ba compare it where the guest's bytes may lie at no multiple of 8
+        // (a write of 16 that crosses into this page), and BUG() there: the guest would stop the host.
+        let lengths: &[u32] = if port || value.is_some() { &[1, 2, 4] } else { &[1, 2, 4, 8] };
+        let fits = |length: &u32| value.is_none_or(|value| value >> (8 * length) == 0);
         lengths.iter().copied().filter(|length| u64::from(*length) <= size).filter(fits).map(signal).collect()
     }
 
@@ -120,7 +114,7 @@ impl Kernel {
     /// Tells KVM of claim `id`; `false` where there is nothing that it could do.
     ///
     /// # Errors
-    /// [`Error::Limit`] where its bus is full, [`Error::Ioctl`]. It was told nothing then.
+    /// [`Error::Limit`] where its bus has no room for what it is to gather, [`Error::Ioctl`]. It was told nothing then.
     pub(super) fn tell(&mut self, id: u64, space: Space, range: &Range<u64>, wanted: Wanted) -> Result<bool> {
         let Some(vm) = &self.vm else { return Ok(false) };
         let told = match wanted {
@@ -131,7 +125,10 @@ impl Kernel {
             },
             Wanted::Signalling(eventfd, value) => match self.features.signals(space, range, value) {
                 signals if signals.is_empty() => return Ok(false),
-                signals => signal(vm, signals, eventfd)?,
+                signals => match signal(vm, signals, eventfd)? {
+                    Some(told) => told,
+                    None => return Ok(false),
+                },
             },
         };
         self.told.insert(id, told);
@@ -167,14 +164,15 @@ fn gather(vm: &VmFd, zone: Zone) -> Result<Told> {
     Ok(Told::Zone(zone))
 }
 
-fn signal(vm: &VmFd, signals: Vec<Signal>, eventfd: Arc<EventFd>) -> Result<Told> {
+/// None where the bus is full: eventfds take no room on it, and get none either. The device in Rust does the same.
+fn signal(vm: &VmFd, signals: Vec<Signal>, eventfd: Arc<EventFd>) -> Result<Option<Told>> {
     for (done, signal) in signals.iter().enumerate() {
         if let Err(error) = signal.assign(vm, eventfd.as_raw_fd()) {
             take_back(vm, signals.get(..done).unwrap_or_default(), &eventfd);
-            return Err(limit(error));
+            return if is_full(&error) { Ok(None) } else { Err(error) };
         }
     }
-    Ok(Told::Signals(signals, eventfd))
+    Ok(Some(Told::Signals(signals, eventfd)))
 }
 
 fn take_back(vm: &VmFd, signals: &[Signal], eventfd: &EventFd) {
@@ -188,14 +186,18 @@ fn take_back(vm: &VmFd, signals: &[Signal], eventfd: &EventFd) {
 /// `NR_IOBUS_DEVS` of `linux/kvm_host.h`.
 const DEVICES: u64 = 1000;
 
+fn is_full(error: &Error) -> bool {
+    error.errno().is_some_and(|(errno, _)| errno.0 == libc::ENOSPC)
+}
+
 fn limit(error: Error) -> Error {
-    match error.errno() {
-        Some((errno, _)) if errno.0 == libc::ENOSPC => Error::Limit {
-            what: "devices on one of the kernel's buses, posted claims among them",
-            limit: DEVICES,
-            remedy: "release claims, or claim fewer and larger ranges",
-        },
-        _ => error,
+    if !is_full(&error) {
+        return error;
+    }
+    Error::Limit {
+        what: "devices on one of the kernel's buses, posted claims among them",
+        limit: DEVICES,
+        remedy: "release claims, or claim fewer and larger ranges",
     }
 }
 
@@ -203,12 +205,8 @@ fn limit(error: Error) -> Error {
 mod tests {
     use super::*;
 
-    const ALL: BusFeatures = BusFeatures {
-        ring: Some(RingFeatures { page: 2, ports: true }),
-        ioeventfd: true,
-        any_length: true,
-        irqchip: false,
-    };
+    const ALL: BusFeatures =
+        BusFeatures { ring: Some(RingFeatures { page: 2, ports: true }), ioeventfd: true, irqchip: false };
 
     fn lengths(features: BusFeatures, space: Space, range: Range<u64>, value: Option<u64>) -> Vec<u32> {
         features.signals(space, &range, value).iter().map(|signal| signal.length).collect()
@@ -250,9 +248,9 @@ mod tests {
 
     #[test]
     fn an_eventfd_takes_every_length_that_lies_in_its_claim() {
-        assert_eq!(lengths(ALL, Space::Port, 0x10..0x14, None), [0]);
+        // Never 0 for any: KVM may not find that one behind a posted claim.
+        assert_eq!(lengths(ALL, Space::Port, 0x10..0x18, None), [1, 2, 4]);
         assert_eq!(lengths(ALL, Space::Port, 0x10..0x13, None), [1, 2]);
-        assert_eq!(lengths(BusFeatures { any_length: false, ..ALL }, Space::Port, 0x10..0x18, None), [1, 2, 4]);
         assert_eq!(lengths(ALL, Space::Mmio, 0x10..0x14, None), [1, 2, 4]);
         assert_eq!(lengths(ALL, Space::Mmio, 0x10..0x1000, None), [1, 2, 4, 8]);
         assert!(lengths(BusFeatures { ioeventfd: false, ..ALL }, Space::Mmio, 0x10..0x14, None).is_empty());
@@ -262,7 +260,8 @@ mod tests {
     fn a_value_is_looked_for_in_writes_that_can_hold_it() {
         assert_eq!(lengths(ALL, Space::Port, 0x10..0x14, Some(0xff)), [1, 2, 4]);
         assert_eq!(lengths(ALL, Space::Port, 0x10..0x14, Some(0x100)), [2, 4]);
-        assert_eq!(lengths(ALL, Space::Mmio, 0x10..0x18, Some(u64::MAX)), [8]);
+        assert!(lengths(ALL, Space::Mmio, 0x10..0x18, Some(u64::MAX)).is_empty(), "8 with a value can stop the host");
+        assert_eq!(lengths(ALL, Space::Mmio, 0x10..0x18, Some(7)), [1, 2, 4]);
         assert!(lengths(ALL, Space::Mmio, 0x10..0x12, Some(0x1_0000)).is_empty());
         assert_eq!(ALL.signals(Space::Mmio, &(0x10..0x11), Some(7))[0].value, Some(7));
     }

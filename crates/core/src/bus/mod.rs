@@ -11,33 +11,32 @@ mod owner;
 mod posted;
 mod queue;
 mod ring;
+mod shared;
 
 use std::{
     ops::Range,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicBool, AtomicU8, Ordering},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering},
 };
 
 pub use claims::ClaimId;
-use claims::{Answerer, Claim, Claims, Posted};
+use claims::{Answerer, Posted};
 pub use console::{ConsoleBuffer, DebugConsole, SerialConsole, SerialInput};
 pub use devices::{Doorbell, Latch};
-use drainer::{Activity, Drainer};
 pub(crate) use kernel::BusFeatures;
 use kernel::{Kernel, Wanted};
 use kvm_ioctls::VmFd;
 pub use owner::Owner;
 pub use posted::{PostedCounters, PostedWrite};
+use queue::Put;
 pub use queue::{Queue, Wakeup};
-use ring::{Consumer, Overfull};
+use ring::Overfull;
+use shared::{Found, Shared};
 
 use crate::{
     error::{Error, Result},
     exit::{Access, Space},
     range::GpaRange,
-    sys::{coalesced::Ring, fork},
+    sys::coalesced::Ring,
 };
 
 /// Ports of x86: a 16-bit space.
@@ -82,21 +81,6 @@ pub struct Bus {
     shared: Arc<Shared>,
 }
 
-/// Locks, in the order in which they may be taken: `kernel`, `consumer`, `claims`, a queue's. `claims` is never held while a
-/// device, a reader's wake-up or KVM is called.
-struct Shared {
-    claims: RwLock<Claims>,
-    unclaimed_ports: AtomicU8,
-    kernel: Mutex<Kernel>,
-    ring_page: Option<usize>,
-    consumer: Mutex<Consumer>,
-    /// A queue was filled beyond its limit from the ring.
-    backlog: AtomicBool,
-    activity: Arc<Activity>,
-    drainer: Mutex<Option<Drainer>>,
-    generation: u32,
-}
-
 impl Default for Bus {
     /// A bus of its own: no KVM helps.
     fn default() -> Self {
@@ -127,26 +111,15 @@ impl Bus {
     }
 
     fn with(kernel: Kernel, ring_page: Option<usize>) -> Self {
-        let shared = Shared {
-            claims: RwLock::default(),
-            unclaimed_ports: AtomicU8::default(),
-            kernel: Mutex::new(kernel),
-            ring_page,
-            consumer: Mutex::default(),
-            backlog: AtomicBool::default(),
-            activity: Arc::default(),
-            drainer: Mutex::default(),
-            generation: fork::generation(),
-        };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(Shared::new(kernel, ring_page)) }
     }
 
     /// Gives `count` I/O ports from `base` on to `owner`. A claim takes effect with the next exit.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] where the ports end past 65,535, [`Error::ClaimOverlap`] where one of them is claimed.
-    /// For owners that KVM helps: [`Error::Limit`] where it has 1,000 devices on its bus, [`Error::Os`] where no thread is
-    /// left to look after the ring, [`Error::Ioctl`].
+    /// For owners that KVM helps: [`Error::Limit`] for posted writes where it has 1,000 devices on its bus, [`Error::Os`]
+    /// where no thread is left to look after the ring, [`Error::Ioctl`]. [`Error::Forked`].
     pub fn claim_ports(&self, base: u16, count: u32, owner: impl Into<Owner>) -> Result<ClaimId> {
         if count == 0 || u64::from(base) + u64::from(count) > PORTS {
             return Err(Error::InvalidArgument {
@@ -167,47 +140,57 @@ impl Bus {
     }
 
     fn claim(&self, space: Space, range: Range<u64>, owner: Owner) -> Result<ClaimId> {
+        if self.shared.is_forked() {
+            return Err(Error::Forked); // who held the locks is not in this process
+        }
         let wanted = owner.wanted();
         let gathering = matches!(wanted, Wanted::Gathering);
+        // Stands before the guards, and so ends after them where it is refused: its end may use the bus.
+        let answerer = Answerer::from(owner);
         let mut kernel = self.shared.kernel();
+        let mut claims = self.shared.claims_mut();
+        claims.check(space, &range)?;
         // Before KVM hears of it: what it gathers has a queue to go to.
-        let claim = self.shared.claims_mut().insert(space, range.clone(), Answerer::from(owner))?;
+        let claim = claims.insert(space, range.clone(), answerer);
+        drop(claims);
         let told = kernel.tell(claim.id, space, &range, wanted);
-        let told = told.and_then(|told| if told && gathering { self.start_drainer() } else { Ok(()) });
+        let told = told.and_then(|told| if told && gathering { self.shared.begin_gathering() } else { Ok(()) });
         if told.is_err() {
-            self.shared.withdraw(&mut kernel, claim);
+            self.shared.withdraw(kernel, claim);
         }
         told.map(|()| claim)
     }
 
-    fn start_drainer(&self) -> Result<()> {
-        let mut drainer = self.shared.drainer.lock().unwrap_or_else(PoisonError::into_inner);
-        if drainer.is_none() {
-            let shared = Arc::clone(&self.shared);
-            let look = move || shared.take_out(Overfull::Leave) > 0;
-            *drainer = Some(Drainer::spawn(Arc::clone(&self.shared.activity), look)?);
-        }
-        Ok(())
-    }
-
-    /// Ends a claim; its device is dropped once no vCPU is in it. Releasing twice is harmless. Where KVM gathers writes for
+    /// Ends a claim; its device is dropped once no vCPU is in it. Releasing twice, or in a forked process, is harmless. Where KVM gathers writes for
     /// it this waits until no vCPU is at one (each is in the kernel by then), and all of them lie in the queue.
     pub fn release(&self, claim: ClaimId) {
-        let mut kernel = self.shared.kernel();
-        self.shared.withdraw(&mut kernel, claim);
+        if !self.shared.is_forked() {
+            self.shared.withdraw(self.shared.kernel(), claim);
+        }
+    }
+
+    /// Puts what KVM has gathered so far into the queues, at once. For who learns by another way than an exit that the
+    /// guest has written: by a [`Doorbell`] that KVM rings, or in memory. A queue may be over its limit afterwards, by what a
+    /// ring holds each time: take from it.
+    pub fn flush(&self) {
+        self.shared.take_out(Overfull::Push).announce();
     }
 
     /// Whether KVM was given this claim: it gathers posted writes, or rings the doorbell, without an exit. Not where it
     /// lacks the capability (`coalesced-mmio`, `coalesced-pio`, `ioeventfd`), where its own interrupt controllers stand
-    /// among the addresses, and for more than 2 GiB of MMIO. `false` once released.
+    /// among the addresses, for more than 2 GiB of MMIO, and for a doorbell where its bus is full or whose value no write of up
+    /// to 4 bytes can hold. `false` once released.
     #[must_use]
     pub fn is_in_kernel(&self, claim: ClaimId) -> bool {
-        self.shared.kernel().knows(claim.id)
+        !self.shared.is_forked() && self.shared.kernel().knows(claim.id)
     }
 
     /// What a claim with posted writes has counted, and goes on counting; none for any other.
     #[must_use]
     pub fn posted_counters(&self, claim: ClaimId) -> Option<Arc<PostedCounters>> {
+        if self.shared.is_forked() {
+            return None;
+        }
         let claims = self.shared.claims();
         Some(Arc::clone(&claims.get(claim)?.posted()?.counters))
     }
@@ -220,7 +203,7 @@ impl Bus {
     /// Offers an access to whoever claimed it. Where it is a read that was handled, `answer` is filled in; it has to be
     /// as long as the access.
     pub(crate) fn handle(&self, access: &Access<'_>, answer: &mut [u8]) -> Handled {
-        let Some((offset, claim)) = self.shared.find(access) else {
+        let Some(Found { offset, claim, put }) = self.shared.find(access) else {
             let policy = self.shared.unclaimed_ports.load(Ordering::Relaxed);
             if access.space != Space::Port || policy != Unclaimed::Ones as u8 {
                 return Handled::No;
@@ -228,13 +211,13 @@ impl Bus {
             answer.fill(0xff);
             return Handled::Yes;
         };
-        match &claim.answerer {
-            Answerer::Device(device) => {
+        match (&claim.answerer, &put) {
+            (Answerer::Device(device), _) => {
                 let mut device = device.lock().unwrap_or_else(PoisonError::into_inner);
                 ask(&mut **device, access, offset, answer)
             }
-            Answerer::Posted(posted) if access.write => post(posted, access, offset),
-            Answerer::Program(claim) | Answerer::Posted(Posted { program: claim, .. }) => {
+            (Answerer::Posted(posted), Some(put)) => announce(posted, put),
+            (Answerer::Program(claim) | Answerer::Posted(Posted { program: claim, .. }), _) => {
                 Handled::Program { claim: *claim, offset }
             }
         }
@@ -250,10 +233,16 @@ impl Bus {
         self.shared.consumer().attach(ring);
     }
 
+    /// Whether KVM has put something into the ring that is in no queue yet; `ring` as any vCPU shows it.
+    #[inline]
+    pub(crate) fn has_gathered(&self, ring: &Ring) -> bool {
+        self.shared.cursor.is_behind(ring)
+    }
+
     /// Puts what KVM has gathered into the queues: to be called after `KVM_RUN`, before its exit is dealt with. The queues
     /// may be over their limit afterwards, by what a ring holds: see [`Bus::backlog`].
     pub(crate) fn drain(&self) {
-        self.shared.take_out(Overfull::Push);
+        self.shared.take_out(Overfull::Push).announce();
     }
 
     /// What a vCPU has to wait for before it runs: a queue that was filled beyond its limit.
@@ -262,11 +251,13 @@ impl Bus {
             return None;
         }
         let mut consumer = self.shared.consumer();
-        let Some(queue) = consumer.full() else {
+        let (full, passed) = consumer.full();
+        if full.is_none() {
             self.shared.backlog.store(false, Ordering::Relaxed);
-            return None;
-        };
-        Some(queue)
+        }
+        drop(consumer);
+        drop(passed);
+        Some(full?)
     }
 
     /// A vCPU is about to run: from here on somebody looks into the ring. [`Bus::end_run`] has to follow.
@@ -281,68 +272,16 @@ impl Bus {
 
     /// The VM's vCPUs are closed: puts the rest into the queues, and lets go of the VM. Claims stay, for who released them.
     pub(crate) fn close(&self) {
-        self.shared.kernel().close();
-        let mut drainer = self.shared.drainer.lock().unwrap_or_else(PoisonError::into_inner);
-        *drainer = None; // under the lock: who closes as well finds it done
-        self.shared.take_out(Overfull::Push);
-        self.shared.consumer().detach();
+        self.shared.close();
     }
 }
 
-impl Shared {
-    fn claims(&self) -> RwLockReadGuard<'_, Claims> {
-        self.claims.read().unwrap_or_else(PoisonError::into_inner)
+/// Wakes the reader of a write that lies in its queue.
+fn announce(posted: &Posted, put: &Put) -> Handled {
+    if put.wakes {
+        posted.queue.wake();
     }
-
-    fn claims_mut(&self) -> RwLockWriteGuard<'_, Claims> {
-        self.claims.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn kernel(&self) -> MutexGuard<'_, Kernel> {
-        self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn consumer(&self) -> MutexGuard<'_, Consumer> {
-        self.consumer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn find(&self, access: &Access<'_>) -> Option<(u64, Arc<Claim>)> {
-        let claims = self.claims();
-        let (offset, claim) = claims.find(access.space, access.address, access.size)?;
-        Some((offset, Arc::clone(claim)))
-    }
-
-    /// In this order: KVM stops gathering, what it has gathered goes to the claim, the claim ends.
-    fn withdraw(&self, kernel: &mut Kernel, claim: ClaimId) {
-        if kernel.untell(claim.id) {
-            self.take_out(Overfull::Push);
-        }
-        self.claims_mut().remove(claim);
-    }
-
-    /// Gives how many writes were handed on.
-    fn take_out(&self, overfull: Overfull) -> usize {
-        if self.generation != fork::generation() {
-            return 0; // the ring is the parent's, and not mapped here
-        }
-        let mut consumer = self.consumer();
-        let taken = consumer.drain(overfull, || self.claims());
-        if consumer.has_filled_any() {
-            self.backlog.store(true, Ordering::Relaxed);
-        }
-        taken
-    }
-}
-
-/// Puts a write that was an exit into its queue.
-fn post(posted: &Posted, access: &Access<'_>, offset: u64) -> Handled {
-    let size = access.size;
-    let writes = access.data.chunks(usize::from(size));
-    posted.counters.count(writes.len(), 1);
-    if posted.queue.push(writes.map(|element| PostedWrite { offset, size, value: word(element) })) {
-        return Handled::Yes;
-    }
-    Handled::Wait(Arc::<Queue<PostedWrite>>::clone(&posted.queue))
+    if put.has_room { Handled::Yes } else { Handled::Wait(Arc::<Queue<PostedWrite>>::clone(&posted.queue)) }
 }
 
 /// Passes an access to a device, element by element.

@@ -22,8 +22,8 @@ pub struct PostedWrite {
 const CAPACITY: usize = 8192;
 
 impl Queue<PostedWrite> {
-    /// A queue for posted writes: 8,192 of them, and what lies in the kernel's ring by then (169 at most, a vCPU), which
-    /// the exit behind it would else overtake.
+    /// A queue for posted writes: 8,192 of them, and for each vCPU what lies in the kernel's ring at its exit, which would
+    /// else overtake it (at most 169, or 2,730 where the kernel's pages have 64 KiB), and that exit's own.
     #[must_use]
     pub fn posted(wake: impl Fn(Wakeup) + Send + Sync + 'static) -> Arc<Self> {
         Self::new(CAPACITY, wake)
@@ -43,7 +43,8 @@ impl PostedCounters {
         self.writes.load(Ordering::Relaxed)
     }
 
-    /// Exits of the guest that these writes cost: one each without the kernel's ring, one where it was full with it.
+    /// Exits of the guest that these writes cost: one each without the kernel's ring, one where KVM found it full with it
+    /// (with 4 KiB pages once in 169 writes, on kernels before 6.12 once in 85 at most).
     pub fn exits(&self) -> u64 {
         self.exits.load(Ordering::Relaxed)
     }

@@ -33,15 +33,23 @@ pub struct Wakeup(Arc<AtomicBool>);
 
 impl Drop for Wakeup {
     fn drop(&mut self) {
-        // Partner: the swap in `push`. Whoever put something in and saw `true` did so before the reader reads.
+        // Partner: the swap in `wake`. Whoever put something in and saw `true` did so before the reader reads.
         self.0.store(false, Ordering::SeqCst);
     }
 }
 
+/// What came of putting something in.
+pub(super) struct Put {
+    /// There is room left.
+    pub(super) has_room: bool,
+    /// The reader has to be woken.
+    pub(super) wakes: bool,
+}
+
 impl<T> Queue<T> {
     /// A queue for `capacity` items. `wake` is called, on a vCPU's thread or on that which looks into the kernel's ring, when
-    /// the queue was empty and is not any more, unless an earlier [`Wakeup`] still lives. It must not block, nor claim or
-    /// release anything on the bus.
+    /// the queue was empty and is not any more, unless an earlier [`Wakeup`] still lives. It must not block. It may claim and
+    /// release, and close the VM.
     #[must_use]
     pub fn new(capacity: usize, wake: impl Fn(Wakeup) + Send + Sync + 'static) -> Arc<Self> {
         let state = Mutex::new(State { items: Vec::new(), waiting: Vec::new(), abandoned: false });
@@ -73,21 +81,31 @@ impl<T> Queue<T> {
         state.waiting.drain(..).for_each(|waiter| waiter.unpark());
     }
 
-    /// Whether there is room left afterwards.
+    /// Puts something in and wakes the reader; gives whether there is room left afterwards.
     pub(super) fn push(&self, items: impl IntoIterator<Item = T>) -> bool {
+        let put = self.put(items);
+        if put.wakes {
+            self.wake();
+        }
+        put.has_room
+    }
+
+    /// Puts something in, for a caller who holds a lock and calls [`Queue::wake`] afterwards.
+    pub(super) fn put(&self, items: impl IntoIterator<Item = T>) -> Put {
         let mut state = self.state();
         if state.abandoned {
-            return true;
+            return Put { has_room: true, wakes: false };
         }
         let was_empty = state.items.is_empty();
         state.items.extend(items);
-        let has_room = state.items.len() < self.capacity;
-        let wake = was_empty && !state.items.is_empty();
-        drop(state);
-        if wake && !self.wakes.swap(true, Ordering::SeqCst) {
+        Put { has_room: state.items.len() < self.capacity, wakes: was_empty && !state.items.is_empty() }
+    }
+
+    /// Wakes the reader, unless a wake-up is on its way.
+    pub(super) fn wake(&self) {
+        if !self.wakes.swap(true, Ordering::SeqCst) {
             (self.wake)(Wakeup(Arc::clone(&self.wakes)));
         }
-        has_room
     }
 
     /// How many items it takes before it is full.

@@ -106,15 +106,8 @@ impl Ring {
         self.entries
     }
 
-    /// Whether all there was has been taken out and handed on.
-    pub(crate) fn is_empty(&self) -> bool {
-        // In this order: by the time that `first` is loaded it may have passed this `last`, and never lies behind what
-        // has been handed on.
-        let last = self.last();
-        self.first() == last
-    }
-
-    /// The oldest entry that was not taken out.
+    /// What KVM takes for the oldest entry that was not taken out.
+    #[cfg(test)]
     pub(crate) fn first(&self) -> u32 {
         self.index(offset_of!(kvm_coalesced_mmio_ring, first)).load(Ordering::Acquire) % self.entries
     }
@@ -130,10 +123,17 @@ impl Ring {
         (index + 1) % self.entries
     }
 
-    /// Frees the entries before that one: whatever they said has been handed on.
+    /// Frees the entries before that one: whatever they said has been handed on. Of 0 KVM is told the entry before it,
+    /// which stays taken for so long.
+    ///
+    /// Before 6.12 (92f6d4130497) KVM looks for room by `(first - last - 1) % MAX` in 32 bits, of which 2^32 is no multiple.
+    /// That finds some rings full too early, and with `first` at 0 one that is full it does not: KVM writes on, `last`
+    /// becomes 0 too, and all of it is lost.
     pub(crate) fn set_first(&self, index: u32) {
-        // Partner: the load of `first` in `is_empty`, by a vCPU's thread that then goes on without a lock.
-        self.index(offset_of!(kvm_coalesced_mmio_ring, first)).store(index % self.entries, Ordering::Release);
+        let index = index % self.entries;
+        let told = if index == 0 { self.entries - 1 } else { index };
+        // Partner: the load in coalesced_mmio_has_room, which writes over an entry only after it.
+        self.index(offset_of!(kvm_coalesced_mmio_ring, first)).store(told, Ordering::Release);
     }
 
     /// A copy of an entry between `first` and `last`: KVM leaves it alone until `first` has passed it.
@@ -174,11 +174,15 @@ impl Ring {
         unsafe { self.mapping.address().add(at) }
     }
 
-    /// Puts an entry in as KVM does; `false` where there is no room.
+    /// Puts an entry in as KVM does; `false` where it finds no room.
     #[cfg(test)]
-    pub(crate) fn gather(&self, Gathered { address, size, port, value }: Gathered) -> bool {
+    pub(crate) fn gather(&self, kernel: Room, Gathered { address, size, port, value }: Gathered) -> bool {
         let (first, last) = (self.first(), self.last());
-        if self.after(last) == first {
+        let has_room = match kernel {
+            Room::Exact => self.after(last) != first,
+            Room::Before612 => first.wrapping_sub(last).wrapping_sub(1) % self.entries != 0,
+        };
+        if !has_room {
             return false;
         }
         let at = self.at + HEADER + last as usize * ENTRY;
@@ -196,6 +200,16 @@ impl Ring {
         self.index(offset_of!(kvm_coalesced_mmio_ring, first)).store(first, Ordering::Release);
         self.index(offset_of!(kvm_coalesced_mmio_ring, last)).store(last, Ordering::Release);
     }
+}
+
+/// How a kernel looks for room.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// From 6.12 on.
+    Exact,
+    /// With a remainder that is wrong where `last` lies behind `first`: see [`Ring::set_first`].
+    Before612,
 }
 
 /// Bytes of a page of this kernel's: of 4 KiB on `x86_64`, of up to 64 KiB on aarch64.
@@ -218,26 +232,37 @@ mod tests {
     #[test]
     fn entries_come_back_as_they_were_put_in_and_one_stays_free() {
         let ring = test_ring();
-        assert!(ring.is_empty());
         let write = |value| Gathered { address: 0x10, size: 2, port: true, value };
-        let put = (0..1000).take_while(|value| ring.gather(write(*value))).count();
+        let put = (0..1000).take_while(|value| ring.gather(Room::Exact, write(*value))).count();
         assert_eq!(put, ring.entries() as usize - 1);
-        assert!(!ring.is_empty());
         assert_eq!((ring.entry(0), ring.entry(5)), (write(0), write(5)));
-        ring.set_first(ring.after(ring.first()));
-        assert!(ring.gather(write(9)) && !ring.gather(write(9)));
-        ring.set_first(ring.last());
-        assert!(ring.is_empty());
+        ring.set_first(1);
+        assert!(ring.gather(Room::Exact, write(9)) && !ring.gather(Room::Exact, write(9)));
+    }
+
+    #[test]
+    fn no_kernel_writes_on_in_a_full_ring_wherever_it_was_emptied_up_to() {
+        let entries = test_ring().entries();
+        let write = Gathered { address: 0, size: 1, port: true, value: 0 };
+        let firsts = |room| [0, 1, 85, 169].map(|first| (room, first));
+        for (room, first) in [Room::Exact, Room::Before612].into_iter().flat_map(firsts) {
+            for level in 0..entries - 1 {
+                let ring = test_ring();
+                ring.corrupt(0, (first + level) % entries);
+                ring.set_first(first);
+                let more = (0..entries).take_while(|_| ring.gather(room, write)).count();
+                assert!(more < (entries - level) as usize, "{room:?}: {level} from {first} on, and {more}");
+            }
+        }
     }
 
     #[test]
     fn what_lies_behind_a_short_write_is_not_part_of_it() {
         let ring = test_ring();
-        ring.gather(Gathered { address: 1, size: 8, port: false, value: u64::MAX });
+        ring.gather(Room::Exact, Gathered { address: 1, size: 8, port: false, value: u64::MAX });
         assert_eq!(ring.entry(0).value, u64::MAX);
-        ring.set_first(1);
         ring.corrupt(0, 0);
-        ring.gather(Gathered { address: 1, size: 1, port: false, value: 0xffff_ff12 });
+        ring.gather(Room::Exact, Gathered { address: 1, size: 1, port: false, value: 0xffff_ff12 });
         assert_eq!(ring.entry(0), Gathered { address: 1, size: 1, port: false, value: 0x12 });
     }
 
@@ -245,9 +270,11 @@ mod tests {
     fn indices_and_sizes_that_cannot_be_stay_in_the_page() {
         let ring = test_ring();
         ring.corrupt(u32::MAX, u32::MAX - 1);
-        assert!(ring.first() < ring.entries() && ring.last() < ring.entries());
+        assert!(ring.last() < ring.entries());
+        ring.set_first(u32::MAX);
+        assert!(ring.first() < ring.entries());
         ring.corrupt(0, 0);
-        ring.gather(Gathered { address: 1, size: 0, port: false, value: 0x1234 });
+        ring.gather(Room::Exact, Gathered { address: 1, size: 0, port: false, value: 0x1234 });
         assert_eq!((ring.entry(0).size, ring.entry(u32::MAX).address), (1, ring.entry(u32::MAX).address));
     }
 

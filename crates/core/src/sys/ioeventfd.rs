@@ -19,11 +19,11 @@ const DEASSIGN: u32 = 1 << kvm_ioeventfd_flag_nr_deassign;
 pub(crate) struct Signal {
     /// Port number or guest physical address: writes that begin there.
     pub(crate) address: u64,
-    /// Bytes written: 1, 2, 4, 8; 0 for any (`KVM_CAP_IOEVENTFD_ANY_LENGTH`).
+    /// Bytes written: 1, 2, 4, 8. Not 0, for any (`KVM_CAP_IOEVENTFD_ANY_LENGTH`): KVM does not always find that.
     pub(crate) length: u32,
     /// A port, and no MMIO.
     pub(crate) port: bool,
-    /// Only this value, where there is one; not with length 0.
+    /// Only this value, where there is one; not with length 8.
     pub(crate) value: Option<u64>,
 }
 

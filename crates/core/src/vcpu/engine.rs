@@ -222,7 +222,7 @@ impl Engine {
             Passed::Stopped(stop) => return Ok(Dispatched::HeldOut(stop)),
         };
         // Whatever it returned: what the guest wrote before is handed on before.
-        if self.ring.as_ref().is_some_and(|ring| !ring.is_empty()) {
+        if self.ring.as_ref().is_some_and(|ring| self.bus.has_gathered(ring)) {
             self.bus.drain();
         }
         Ok(match entered {

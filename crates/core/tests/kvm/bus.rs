@@ -1,8 +1,12 @@
 //! What KVM does for the bus by itself: gathers posted writes in its ring (api.rst 4.116), and signals eventfds (4.59).
 
-use std::sync::{
-    Arc,
-    mpsc::{Receiver, channel},
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, channel},
+    },
+    thread,
+    time::Instant,
 };
 
 use libtest_mimic::Trial;
@@ -24,6 +28,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         needs(RING, "coalesced: posted writes cost no exit, and lie in the queue before the next", no_exit),
         needs(RING, "coalesced: an access to another device finds the writes before it in the queue", before_an_access),
         needs(RING, "coalesced: what a vCPU wrote before it spins reaches its reader while it spins", spinning),
+        needs(RING, "coalesced: a flush hands on what was written before KVM rang a doorbell", flush_after_ring),
         needs(RING, "coalesced: after the vCPU is closed that showed the ring, others go on", first_vcpu_closed),
         needs(RING, "coalesced: the kernel's limit is ERR_LIMIT, and a release makes room", limit),
         trial("coalesced: hidden capabilities leave posted writes to exits", hidden),
@@ -43,6 +48,16 @@ pub(crate) fn tests() -> Vec<Trial> {
         x86_only!("coalesced: a write to a read-only slot is gathered", x86::readonly_slot),
         needs(Capability::Ioeventfd, "ioeventfd: KVM itself rings a doorbell, at the start of its claim", doorbell),
         needs(Capability::Ioeventfd, "ioeventfd: of a doorbell with a value KVM rings that value alone", value),
+        needs(
+            Capability::Ioeventfd,
+            "ioeventfd: KVM rings a doorbell behind a posted claim that came later",
+            neighbours,
+        ),
+        needs(
+            Capability::Ioeventfd,
+            "ioeventfd: where the kernel's bus is full, the doorbell is rung by Rust",
+            full_bus,
+        ),
         needs(Capability::Ioeventfd, "ioeventfd: released, the writes are the program's", doorbell_released),
         trial("ioeventfd: hidden, the doorbell is rung by Rust", doorbell_hidden),
         x86_only!("ioeventfd: a read of a doorbell on MMIO rings nothing and gives 0", x86::doorbell_read),
@@ -115,8 +130,7 @@ const OUT_AND_SPIN: [Op; 4] = [Op::Load(7), Op::Out(0), Op::Out(0), Op::Endless]
 
 /// Starts the vCPU, and awaits what it writes before it spins.
 fn assert_arrives(vcpu: &Vcpu, queue: &Posted, woken: &Receiver<()>) {
-    let (sender, ended) = channel();
-    vcpu.start(1, move |outcome| sender.send(outcome).unwrap()).unwrap();
+    let ended = start(vcpu);
     let mut seen = Vec::new();
     while seen.len() < 2 {
         woken.recv_timeout(LIMIT).expect("a wake-up while the guest spins");
@@ -136,6 +150,34 @@ fn spinning() {
         assert_arrives(&machine.vcpu, &queue, &woken);
         boot(&machine.vcpu, CODE);
     }
+}
+
+fn flush_after_ring() {
+    for round in 0..scaled(30).max(5) {
+        let machine = Machine::of(&[Op::Load(7), Op::Out(0), Op::Out(0), Op::Out(4), Op::Endless]);
+        let (queue, ..) = post(&machine, 0, 2);
+        let (doorbell, fd) = Doorbell::new().unwrap();
+        machine.claim(4, 4, doorbell);
+        let ended = start(&machine.vcpu);
+        let began = Instant::now();
+        while fd.read().is_err() {
+            assert!(began.elapsed() < LIMIT, "a ring while the guest spins");
+            thread::yield_now();
+        }
+        machine.vm.bus().flush();
+        assert_eq!(values(&queue), [7, 7], "round {round}");
+        assert!(ended.try_recv().is_err(), "it still runs");
+        machine.vcpu.kick().unwrap();
+        assert_eq!(ended.recv_timeout(LIMIT).unwrap().unwrap(), Outcome::Exit(Exit::Intr));
+    }
+}
+
+/// Runs the vCPU on its own thread; what ended the run is sent.
+fn start(vcpu: &Vcpu) -> Receiver<typevisor::Result<Outcome>> {
+    let (sender, ended) = channel();
+    // A test that failed listens no more.
+    vcpu.start(1, move |outcome| sender.send(outcome).unwrap_or(())).unwrap();
+    ended
 }
 
 fn first_vcpu_closed() {
@@ -258,6 +300,38 @@ fn value() {
         machine.assert_ends();
         assert_eq!(fd.read().unwrap(), sum, "two by the kernel, one by Rust");
     }
+}
+
+fn neighbours() {
+    let machine = Machine::of(&[Op::Load(3), Op::Out(0), Op::Out(4), Op::End]);
+    let (doorbell, fd) = Doorbell::new().unwrap();
+    let claim = machine.claim(4, 4, doorbell);
+    let (queue, ..) = post(&machine, 0, 4);
+    assert!(machine.vm.bus().is_in_kernel(claim));
+    fd.write(NEARLY_FULL).unwrap();
+    machine.assert_ends();
+    assert_eq!((values(&queue), fd.read().unwrap()), (vec![3], u64::MAX));
+}
+
+fn full_bus() {
+    let machine = Machine::of(&[Op::Out(0), Op::End]);
+    let (mut at, bus) = (0x100, machine.vm.bus());
+    let mut post = || {
+        at += 1;
+        let owner = Owner::Posted { queue: Queue::posted(drop), program: 8 };
+        if RING == Capability::CoalescedPio {
+            bus.claim_ports(at, 1, owner)
+        } else {
+            bus.claim_mmio(GpaRange::new(0x10_0000 + u64::from(at), 1).unwrap(), owner)
+        }
+    };
+    let refused = (0..=1000).find_map(|_| post().err());
+    assert!(matches!(refused, Some(Error::Limit { .. })) || !machine.vm.capabilities().has(RING), "{refused:?}");
+    let (doorbell, fd) = Doorbell::new().unwrap();
+    let claim = machine.claim(0, 4, doorbell);
+    assert_eq!(bus.is_in_kernel(claim), refused.is_none());
+    machine.assert_ends();
+    assert_eq!(fd.read().unwrap(), 1);
 }
 
 fn doorbell_released() {

@@ -1,10 +1,7 @@
 //! The same, by guests that count: of what each wrote it can be told whether anything is missing.
 
 use std::{
-    sync::{
-        Arc,
-        mpsc::{Receiver, channel},
-    },
+    sync::{Arc, mpsc::channel},
     thread,
     time::{Duration, Instant},
 };
@@ -16,7 +13,7 @@ use typevisor::{
     vcpu::{Outcome, VcpuOptions},
 };
 
-use super::{Posted, counted, post, post_awaited, values};
+use super::{Posted, counted, post, post_awaited, start, values};
 use crate::{
     machine::{LIMIT, Machine, boot},
     support::{kvm, scaled},
@@ -25,7 +22,7 @@ use crate::{
 /// inc ax; out 0x10, ax; jmp -5
 const COUNT: [u8; 5] = [0x40, 0xe7, 0x10, 0xeb, 0xfb];
 const PORT: u16 = 0x10;
-/// What a queue holds at most: its own, and what a ring held and the exit behind it brought.
+/// What a queue holds at most: its own, and what a ring held (of x86, in 4 KiB) and the exit behind it brought.
 const MOST: usize = 8192 + 170;
 
 /// mov cx, count; inc ax; out 0x10, ax; loop -5; hlt; jmp -11
@@ -54,13 +51,6 @@ impl Seen {
     }
 }
 
-fn start(vcpu: &Vcpu) -> Receiver<typevisor::Result<Outcome>> {
-    let (sender, ended) = channel();
-    // A test that failed listens no more.
-    vcpu.start(1, move |outcome| sender.send(outcome).unwrap_or(())).unwrap();
-    ended
-}
-
 pub(super) fn many() {
     const WRITES: u16 = 1000;
     let machine = Machine::real_mode(&count_to(WRITES));
@@ -72,7 +62,8 @@ pub(super) fn many() {
     assert_eq!(seen.0, u64::from(WRITES));
     let (writes, exits) = counted(&counters);
     assert_eq!(writes, u64::from(WRITES));
-    assert!(exits <= u64::from(WRITES / 169), "{exits} exits");
+    // Before 6.12 KVM finds the ring full with 85 entries, at times.
+    assert!(exits <= u64::from(WRITES / 64), "{exits} exits");
 }
 
 pub(super) fn string() {
