@@ -41,7 +41,10 @@ pub enum Error {
         errno: Errno,
     },
     /// A capability that the running kernel (or this VM) lacks.
-    #[error("{needed_by} needs the KVM capability {capability}, which this kernel lacks; Linux {since} has it")]
+    #[error(
+        "{needed_by} needs the KVM capability {capability}, which is not offered here: it takes Linux {since} or later, on a \
+         processor and in a kind of VM that have it"
+    )]
     CapabilityMissing {
         /// Kebab-case name of the capability.
         capability: &'static str,

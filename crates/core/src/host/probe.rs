@@ -127,7 +127,8 @@ mod tests {
         let error = capabilities.require(Capability::PreFaultMemory, "prefault()").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "prefault() needs the KVM capability pre-fault-memory, which this kernel lacks; Linux 6.11 has it"
+            "prefault() needs the KVM capability pre-fault-memory, which is not offered here: it takes Linux 6.11 or \
+             later, on a processor and in a kind of VM that have it"
         );
         assert_eq!(error.code().as_str(), "ERR_CAPABILITY_MISSING");
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{
     backing::{self, Backed},
+    bookkeeping,
     guest_memory::{GuestMemory, SlotFeatures},
     ledger::{Key, SLOT_CLOSED},
     lent::LentSlot,
@@ -123,6 +124,7 @@ impl GuestMemory {
         if range.size() > SLOT_SIZE_MAX {
             return Err(Error::InvalidArgument { what: "the size of a slot", expected: "less than 8 TiB" });
         }
+        bookkeeping::check(range.size())?;
         self.check_place(range)?;
         self.check_has_readonly(readonly)?;
         self.check_space(address_space)

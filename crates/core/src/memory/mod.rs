@@ -6,6 +6,7 @@
 mod access;
 mod backing;
 mod backing_kinds;
+mod bookkeeping;
 mod changes;
 mod copy;
 mod guest_memory;

@@ -102,9 +102,9 @@ fn no_descriptor() {
     for result in refused {
         assert!(matches!(result, Err(Error::Limit { limit: 3, .. })), "{result:?}");
     }
-    let many = vm.memory().map(&MapOptions::new(GpaRange::pages(0, 1 << 42).unwrap()));
+    let many = vm.memory().map(&MapOptions::new(GpaRange::pages(0, 1 << 36).unwrap()));
     limit(libc::RLIMIT_AS, Some(1 << 32));
-    let large = vm.memory().map(&MapOptions::new(GpaRange::pages(1 << 43, 1 << 42).unwrap()));
+    let large = vm.memory().map(&MapOptions::new(GpaRange::pages(1 << 43, 1 << 36).unwrap()));
     limit(libc::RLIMIT_AS, None);
     drop(many);
     assert!(matches!(large, Err(Error::HostMemory { .. })), "{large:?}");
