@@ -57,9 +57,9 @@ fn nothing_leaks() {
     }
     let regions = memory.regions().unwrap();
     let mut addresses: Vec<_> =
-        [0, 0x10_0000, 0x20_0000].map(|gpa| regions.get_host_address(GuestAddress(gpa)).unwrap().addr()).into();
+        [0, 0x20_0000].map(|gpa| regions.get_host_address(GuestAddress(gpa)).unwrap().addr()).into();
     addresses.extend(named.iter().flat_map(|name| addresses_of(name)));
-    assert!(addresses.len() >= 3 + named.len(), "{named:?}");
+    assert!(addresses.len() >= 2 + named.len(), "{named:?}");
     for address in addresses {
         assert!(has_flag(address, "dc"), "{address:#x}");
     }
@@ -138,6 +138,10 @@ fn no_descriptor_left() {
     map(vm.memory(), PAGE, PAGE, Backing::Memfd);
 }
 
+fn overcommits_nothing() -> bool {
+    fs::read_to_string("/proc/sys/vm/overcommit_memory").unwrap().trim() == "2"
+}
+
 /// The kernel's own answer is SIGXFSZ, which ends the process.
 fn no_longer_file() {
     let vm = vm();
@@ -157,7 +161,10 @@ fn transparent_huge_pages() {
     let vm = vm();
     let memory = vm.memory();
     let kernel_has_them = fs::exists("/sys/kernel/mm/transparent_hugepage").unwrap();
-    for (number, backing) in [Backing::Anonymous, Backing::Memfd].into_iter().enumerate() {
+    let mut backings = vec![Backing::Anonymous];
+    // Without overcommitting a memfd has no address to give.
+    backings.extend((!overcommits_nothing()).then_some(Backing::Memfd));
+    for (number, backing) in backings.into_iter().enumerate() {
         let gpa = 16 * HUGE * u64::try_from(number).unwrap() + 0x3_4000;
         let options = at(gpa, 2 * HUGE, backing);
         memory.map(&options).unwrap();

@@ -104,7 +104,7 @@ fn mixed() {
 fn no_address() {
     let vm = vm();
     map(vm.memory(), 0, PAGE, file(PAGE, FileSharing::Private));
-    map(vm.memory(), PAGE, PAGE, Backing::Memfd);
+    map(vm.memory(), PAGE, PAGE, Backing::Anonymous);
     let regions = vm.memory().regions().unwrap();
     assert!(regions.read_obj::<u32>(GuestAddress(0)).is_err());
     let region = regions.find_region(GuestAddress(0)).unwrap();
