@@ -80,7 +80,9 @@ export class Vcpu implements Disposable, AsyncDisposable {
    * Runs the guest on the vCPU's own thread until its next exit that nobody on the bus takes.
    *
    * Aborting stops this run and never the next one. Where an exit and an abort race, the exit wins and nothing is lost:
-   * an aborted run left the guest between two instructions, and it can be run on.
+   * an aborted run left the guest between two instructions, and it can be run on. (While a change of memory holds the vCPUs
+   * out, as it does for as long as one of them sleeps in a missing page, the exit before may be left to be completed, by the
+   * next run or {@link settle}.)
    *
    * @throws {TypevisorError} `ERR_BUSY`, `ERR_CLOSED`, `ERR_EXIT_UNANSWERED`, `ERR_INTERNAL`; `signal.reason` when
    *   aborted. A `KVM_RUN` that fails is no error but an exit, `run-failed`.
@@ -173,7 +175,7 @@ export class Vcpu implements Disposable, AsyncDisposable {
 
   /**
    * Runs the guest on this thread until its next exit that nobody on the bus takes. Blocks the event loop, for
-   * `timeoutMs` at most: a watchdog then stops the guest, which stands between two instructions and can be run on.
+   * `timeoutMs` at most: a watchdog then stops the guest, which stands as after an aborted {@link run} and can be run on.
    *
    * @throws {TypevisorError} `ERR_TIMEOUT`, `ERR_BUSY`, `ERR_CLOSED`, `ERR_EXIT_UNANSWERED`, `ERR_INTERNAL`,
    *   `ERR_OUT_OF_RANGE`.

@@ -11,3 +11,18 @@
 pub fn ioctls() -> u64 {
     crate::sys::ioctl::issued()
 }
+
+/// Holds the vCPUs of `vm` out of the guest until the value is dropped, as a change of its memory does for as long as one
+/// of them sleeps in the kernel.
+///
+/// ```no_run
+/// use typevisor::{Kvm, Vm, VmOptions};
+/// let vm = Vm::create(&Kvm::open(Default::default())?, &VmOptions::default())?;
+/// let held = typevisor::hooks::hold(&vm);
+/// drop(held);
+/// # Ok::<(), typevisor::Error>(())
+/// ```
+#[must_use]
+pub fn hold(vm: &crate::Vm) -> impl Sized {
+    vm.hold()
+}

@@ -8,6 +8,8 @@ use std::{
 
 use kvm_ioctls::{VcpuFd, VmFd};
 
+#[cfg(feature = "test-hooks")]
+use crate::memory::{Held, HoldOut};
 use crate::{
     bus::{Bus, BusFeatures},
     control::ControlThread,
@@ -163,6 +165,11 @@ impl Vm {
             vcpu.request_close();
         }
         self.shared.control.begin_close();
+    }
+
+    #[cfg(feature = "test-hooks")]
+    pub(crate) fn hold(&self) -> Box<dyn Held + '_> {
+        self.shared.hold.hold()
     }
 
     /// Stops every vCPU, joins their threads, deletes the slots and unmaps the memory. Twice is harmless, and every

@@ -13,7 +13,10 @@ use std::{
     thread::{self, Thread},
 };
 
-use super::{hold::Hold, run_page::ImmediateExit};
+use super::{
+    hold::{Hold, Passed},
+    run_page::ImmediateExit,
+};
 use crate::{
     error::{Error, Result},
     sys::signal::{KickSignal, ThreadId},
@@ -65,13 +68,14 @@ impl Control {
         Self { requests: AtomicU32::new(0), inside: AtomicBool::new(false), hold, target, signal }
     }
 
-    /// The only way into the guest: calls `enter`, which is `KVM_RUN`, once nobody holds the vCPU out.
+    /// The only way into the guest: calls `enter`, which is `KVM_RUN`, once nobody holds the vCPU out; not where a reason
+    /// to stop that `heeds` finds to be one comes first.
     ///
     /// # Errors
     /// [`Error::Poisoned`], [`Error::Forked`]; `enter` was not called then.
     #[inline]
-    pub(crate) fn pass<T>(&self, enter: impl FnOnce() -> T) -> Result<T> {
-        self.hold.pass(&self.inside, enter)
+    pub(super) fn pass<T>(&self, heeds: impl Fn(Stop) -> bool, enter: impl FnOnce() -> T) -> Result<Passed<T, Stop>> {
+        self.hold.pass(&self.inside, || self.stop().filter(|stop| heeds(*stop)), enter)
     }
 
     pub(crate) fn is_inside(&self) -> bool {
@@ -89,20 +93,20 @@ impl Control {
 
     /// The running entry stops, or else the next one does.
     pub(crate) fn kick(&self) {
-        self.request(&self.target(), KICK);
+        self.request(self.target(), KICK);
     }
 
     /// Stops the run with that ticket, and no other.
     pub(crate) fn cancel(&self, ticket: Ticket) {
         let target = self.target();
         if target.run.as_ref().is_some_and(|run| run.ticket == ticket) {
-            self.request(&target, CANCEL);
+            self.request(target, CANCEL);
         }
     }
 
     /// Every run ends, and none begins.
     pub(crate) fn close(&self) {
-        self.request(&self.target(), CLOSE);
+        self.request(self.target(), CLOSE);
     }
 
     /// Lets go of the `kvm_run` page. The vCPU is closed and nobody runs it.
@@ -110,13 +114,15 @@ impl Control {
         self.target().page = None;
     }
 
-    fn request(&self, target: &Target, what: u32) {
+    fn request(&self, target: MutexGuard<'_, Target>, what: u32) {
         if self.requests.fetch_or(what, Ordering::SeqCst) & what != 0 {
             return; // whoever asked first has done the rest, and the runner has not looked yet
         }
-        if let Some(thread) = interrupt(target, self.signal) {
+        if let Some(thread) = interrupt(&target, self.signal) {
             thread.unpark();
         }
+        drop(target); // the hold's lock comes before this one
+        self.hold.wake_to_stop();
     }
 
     /// Announces a run; from here on `cancel` finds it.

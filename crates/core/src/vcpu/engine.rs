@@ -9,6 +9,7 @@ use super::{
     arch,
     claimed::Claimed,
     control::{Control, Stop},
+    hold::Passed,
     run_page::{ImmediateExit, RunPage},
     shared::Machine,
 };
@@ -34,6 +35,13 @@ pub(crate) enum Goal {
     Settle,
 }
 
+impl Goal {
+    /// Whether a drive that is held out ends by this. Settling runs no guest, so a kick is not for it.
+    fn heeds(self, stop: Stop) -> bool {
+        self == Self::Run || stop != Stop::Kicked
+    }
+}
+
 /// What to do where a device is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenFull {
@@ -49,7 +57,7 @@ pub(crate) enum Driven {
     Exit(Exit),
     /// An access to what the program claimed; as an exit, and what the claim makes of it.
     Claimed(Claimed),
-    /// Kicked or cancelled before the guest was entered (again).
+    /// Kicked or cancelled before the guest was entered (again). Where the vCPU was held out, what was pending still is.
     Stopped(Stop),
     /// Settled: nothing is pending.
     Settled,
@@ -169,12 +177,13 @@ impl Engine {
             }
             let dispatched = match self.bus.backlog() {
                 Some(gate) if goal == Goal::Run => Dispatched::Full(gate),
-                _ => self.enter_and_dispatch(control)?,
+                _ => self.enter_and_dispatch(control, goal)?,
             };
             match dispatched {
                 Dispatched::Nothing | Dispatched::Again => {}
                 Dispatched::Exit(exit) => return Ok(Driven::Exit(exit)),
                 Dispatched::Claimed(claimed) => return Ok(Driven::Claimed(claimed)),
+                Dispatched::HeldOut(stop) => return end(control, stop),
                 // Settling runs no guest: a device is over its limit by one access at most.
                 Dispatched::Full(_) if goal == Goal::Settle => {}
                 Dispatched::Full(_) if full == WhenFull::Return => return Ok(Driven::Full),
@@ -188,26 +197,30 @@ impl Engine {
     }
 
     /// Ends a run between two instructions: completes the one whose access was dealt with. That may bring an exit,
-    /// which is the program's; the kick then stops the next entry.
+    /// which is the program's; the kick then stops the next entry. While the vCPU is held out nothing can be completed:
+    /// the run ends, and the next one, or settling, does that.
     fn stop(&mut self, control: &Control, stop: Stop) -> Result<Driven> {
         let stop = stop.closed()?;
         // Bounded: immediate_exit lets KVM finish that instruction (of a string one, 1,024 elements) and no other.
         while self.is_pending() {
             self.immediate.set();
-            match self.enter_and_dispatch(control)? {
+            match self.enter_and_dispatch(control, Goal::Run)? {
                 // A device that is full is over its limit by one instruction at most.
                 Dispatched::Nothing | Dispatched::Again | Dispatched::Full(_) => {}
                 Dispatched::Exit(exit) => return Ok(Driven::Exit(exit)),
                 Dispatched::Claimed(claimed) => return Ok(Driven::Claimed(claimed)),
+                Dispatched::HeldOut(stop) => return end(control, stop),
             }
         }
-        control.obey(stop);
-        Ok(Driven::Stopped(stop))
+        end(control, stop)
     }
 
     #[inline]
-    fn enter_and_dispatch(&mut self, control: &Control) -> Result<Dispatched> {
-        let entered = self.enter(control)?;
+    fn enter_and_dispatch(&mut self, control: &Control, goal: Goal) -> Result<Dispatched> {
+        let entered = match self.enter(control, goal)? {
+            Passed::Entered(result) => result,
+            Passed::Stopped(stop) => return Ok(Dispatched::HeldOut(stop)),
+        };
         // Whatever it returned: what the guest wrote before is handed on before.
         if self.ring.as_ref().is_some_and(|ring| !ring.is_empty()) {
             self.bus.drain();
@@ -226,22 +239,25 @@ impl Engine {
         })
     }
 
-    /// Waits while the VM's vCPUs are held out; what is pending stays pending.
-    fn enter(&mut self, control: &Control) -> Result<std::result::Result<i32, Errno>> {
-        control.pass(|| KVM_RUN.try_call(&*self.fd, 0))
+    /// Waits while the VM's vCPUs are held out, unless there is a reason to stop; what is pending stays pending.
+    fn enter(&mut self, control: &Control, goal: Goal) -> Result<Passed<Entered, Stop>> {
+        control.pass(|stop| goal.heeds(stop), || KVM_RUN.try_call(&*self.fd, 0))
     }
 
     /// The first entry starts helper threads of the VM on x86, which a signal would abort: it happens under
-    /// `immediate_exit`, before this thread can be signalled.
+    /// `immediate_exit`, before this thread can be signalled. Where the vCPU is held out and the run has a reason to stop,
+    /// the next run does it.
     fn prime(&mut self, control: &Control) {
         if self.primed {
             return;
         }
         for _ in 0..PRIME_TRIES {
             self.immediate.set();
-            // EINTR is what immediate_exit gives. Any failure but ENOMEM comes again in the run itself.
-            if !matches!(self.enter(control), Ok(Err(Errno(libc::ENOMEM)))) {
-                break;
+            match self.enter(control, Goal::Run) {
+                Ok(Passed::Entered(Err(Errno(libc::ENOMEM)))) => {}
+                Ok(Passed::Stopped(_)) => return,
+                // EINTR is what immediate_exit gives. Any other failure comes again in the run itself.
+                _ => break,
             }
         }
         self.primed = true;
@@ -295,6 +311,9 @@ impl Engine {
     }
 }
 
+/// What `KVM_RUN` returned.
+type Entered = std::result::Result<i32, Errno>;
+
 enum Dispatched {
     /// No exit.
     Nothing,
@@ -303,6 +322,15 @@ enum Dispatched {
     Exit(Exit),
     Claimed(Claimed),
     Full(Arc<dyn Gate>),
+    /// Nothing was entered, as somebody holds the vCPU out, and there is a reason to stop.
+    HeldOut(Stop),
+}
+
+/// The run ends for this reason.
+fn end(control: &Control, stop: Stop) -> Result<Driven> {
+    let stop = stop.closed()?;
+    control.obey(stop);
+    Ok(Driven::Stopped(stop))
 }
 
 const fn access_pending(access: &Access<'_>, size: usize) -> Pending {

@@ -1,6 +1,7 @@
 //! Holds all vCPUs of a VM out of `KVM_RUN` for a change of its memory that takes several ioctls: between two of them a
 //! guest would see what is neither the old nor the new. A held runner waits before the system call, with whatever
-//! completion is pending as it is, and goes on by itself. Why it is safe: docs/design/vcpu.md, "The hold".
+//! completion is pending as it is, and goes on by itself or ends where it stands. Why it is safe: docs/design/vcpu.md,
+//! "The hold".
 
 use std::sync::{
     Condvar, Mutex, MutexGuard, PoisonError, Weak,
@@ -22,13 +23,21 @@ pub(super) trait Occupant: Send + Sync {
     fn push_out(&self);
 }
 
+/// What came of trying to enter.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Passed<T, S> {
+    Entered(T),
+    /// Held out, and there is a reason to stop: `enter` was not called.
+    Stopped(S),
+}
+
 /// The hold on the vCPUs of one VM.
 pub(crate) struct Hold {
     /// No vCPU shall enter. Partner: a vCPU's own `inside`. Both sides store theirs and then load the other's, all
     /// `SeqCst`: in the total order of these one of them sees the other.
     closed: AtomicBool,
     turn: Mutex<Turn>,
-    /// A vCPU came out, a hold ended, or the last of those that it had held went on.
+    /// A vCPU came out or is to stop, a hold ended, or the last of those that it had held went on.
     changed: Condvar,
     /// [`fork::generation`] of the process the VM belongs to.
     generation: u32,
@@ -76,51 +85,78 @@ impl Hold {
         turn.vcpus.push(vcpu);
     }
 
-    /// Runs `enter`, which is `KVM_RUN`, as the vCPU whose flag `inside` is, once nobody holds it out.
+    /// Runs `enter`, which is `KVM_RUN`, as the vCPU whose flag `inside` is, once nobody holds it out, or until `stop` gives
+    /// a reason to give up waiting for that.
     ///
     /// # Errors
     /// [`Error::Poisoned`], [`Error::Forked`]; `enter` was not called then.
-    pub(super) fn pass<T>(&self, inside: &AtomicBool, enter: impl FnOnce() -> T) -> Result<T> {
+    pub(super) fn pass<T, S>(
+        &self,
+        inside: &AtomicBool,
+        stop: impl Fn() -> Option<S>,
+        enter: impl FnOnce() -> T,
+    ) -> Result<Passed<T, S>> {
         inside.store(true, Ordering::SeqCst);
         while self.closed.load(Ordering::SeqCst) {
-            self.stand_back(inside)?;
+            if let Some(stop) = self.stand_back(inside, &stop)? {
+                return Ok(Passed::Stopped(stop));
+            }
             inside.store(true, Ordering::SeqCst);
         }
         let result = enter();
         inside.store(false, Ordering::SeqCst);
         if self.closed.load(Ordering::SeqCst) {
-            self.came_out();
+            self.wake();
         }
-        Ok(result)
+        Ok(Passed::Entered(result))
     }
 
-    /// Somebody may wait for this vCPU to be out.
-    fn came_out(&self) {
+    /// Somebody may wait for a vCPU to be out, or a vCPU for the end of a hold.
+    fn wake(&self) {
         if self.generation == fork::generation() {
-            let _turn = self.turn(); // whoever looks at `inside` has looked, and waits
+            let _turn = self.turn(); // whoever looks at `inside`, or for a reason to stop, has looked, and waits
             self.changed.notify_all();
         }
     }
 
-    /// Waits until the hold that is on has ended.
+    /// A vCPU got a reason to stop: if it is held out it finds that now. The reason is stored before this looks at `closed`,
+    /// which is set before a runner looks for a reason: one of the two sees the other's. Whoever holds takes a vCPU's
+    /// control under this lock, so not under that.
+    pub(super) fn wake_to_stop(&self) {
+        if self.closed.load(Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+
+    /// Waits until the hold that is on has ended, or `stop` gives a reason not to: a hold lasts for as long as one vCPU
+    /// sleeps in the kernel, and the others must not be deaf for that.
     #[cold]
-    fn stand_back(&self, inside: &AtomicBool) -> Result<()> {
+    fn stand_back<S>(&self, inside: &AtomicBool, stop: &impl Fn() -> Option<S>) -> Result<Option<S>> {
         inside.store(false, Ordering::SeqCst);
         if self.generation != fork::generation() {
             return Err(Error::Forked); // the one who holds is not in this process
         }
         let mut turn = self.turn();
         self.changed.notify_all();
+        let mut reason = None;
         if turn.held {
             let epoch = turn.epoch;
             turn.waiting += 1;
-            while turn.epoch == epoch {
-                turn = self.wait(turn);
+            while turn.epoch == epoch && reason.is_none() {
+                reason = stop();
+                if reason.is_none() {
+                    turn = self.wait(turn);
+                }
             }
-            turn.waking -= 1;
+            // The end of a hold has counted all that waited as waking.
+            if turn.epoch == epoch {
+                turn.waiting -= 1;
+            } else {
+                turn.waking -= 1;
+            }
             self.changed.notify_all();
         }
-        if turn.poisoned { Err(Error::SLOTS_POISONED) } else { Ok(()) }
+        if turn.poisoned { Err(Error::SLOTS_POISONED) } else { Ok(reason) }
     }
 
     fn release(&self) {

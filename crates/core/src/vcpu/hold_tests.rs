@@ -12,6 +12,9 @@ use std::{
 
 use super::*;
 
+#[path = "hold_stop_tests.rs"]
+mod stops;
+
 /// A vCPU, its control and its guest.
 #[derive(Default)]
 struct Vcpu {
@@ -50,13 +53,16 @@ impl Vcpu {
             if self.stop.load(SeqCst) {
                 return Ok(());
             }
-            hold.pass(&self.inside, || {
+            let enter = || {
                 self.entries.fetch_add(1, SeqCst);
                 guest();
                 while !self.immediate_exit.load(SeqCst) {
                     thread::yield_now();
                 }
-            })?;
+            };
+            if hold.pass(&self.inside, || self.stop.load(SeqCst).then_some(()), enter)? == Passed::Stopped(()) {
+                return Ok(());
+            }
         }
     }
 
@@ -64,9 +70,10 @@ impl Vcpu {
         scope.spawn(|| self.run(hold, || ()))
     }
 
-    fn stop(&self) {
+    fn stop(&self, hold: &Hold) {
         self.stop.store(true, SeqCst);
         self.immediate_exit.store(true, SeqCst);
+        hold.wake_to_stop();
     }
 
     fn wait_until_inside(&self) {
@@ -77,12 +84,17 @@ impl Vcpu {
 }
 
 /// Ends the runs of its vCPUs however the test ends: a scope waits for its threads.
-struct Stopping<'a>(&'a [Arc<Vcpu>]);
+struct Stopping<'a>(&'a Hold, &'a [Arc<Vcpu>]);
 
 impl Drop for Stopping<'_> {
     fn drop(&mut self) {
-        self.0.iter().for_each(|vcpu| vcpu.stop());
+        self.1.iter().for_each(|vcpu| vcpu.stop(self.0));
     }
+}
+
+/// No reason to stop.
+fn never() -> Option<()> {
+    None
 }
 
 #[test]
@@ -91,7 +103,7 @@ fn nobody_is_in_the_guest_while_it_is_held_and_all_come_back() {
     let vcpus = [(); 3].map(|()| Vcpu::of(&hold));
     let inside = AtomicU32::new(0);
     thread::scope(|scope| {
-        let _stopping = Stopping(&vcpus);
+        let _stopping = Stopping(&hold, &vcpus);
         for vcpu in &vcpus {
             scope.spawn(|| {
                 let guest = || {
@@ -122,7 +134,7 @@ fn two_who_hold_take_turns() {
     let vcpus = [Vcpu::of(&hold)];
     let holders = AtomicU32::new(0);
     thread::scope(|scope| {
-        let _stopping = Stopping(&vcpus);
+        let _stopping = Stopping(&hold, &vcpus);
         vcpus[0].spawn(scope, &hold);
         thread::scope(|scope| {
             for _ in 0..2 {
@@ -151,7 +163,7 @@ fn holds_without_a_pause_let_vcpus_on_between_them() {
         let mut guard = hold.hold();
         scope.spawn(|| {
             while !enough.load(SeqCst) {
-                hold.stand_back(&vcpu.inside).unwrap();
+                hold.stand_back(&vcpu.inside, &never).unwrap();
             }
         });
         for _ in 0..200 {
@@ -183,7 +195,7 @@ fn a_vcpu_made_or_started_meanwhile_waits_too() {
     let guard = hold.hold();
     let vcpus = [idle, Vcpu::of(&hold)];
     thread::scope(|scope| {
-        let _stopping = Stopping(&vcpus);
+        let _stopping = Stopping(&hold, &vcpus);
         for vcpu in &vcpus {
             vcpu.spawn(scope, &hold);
         }
@@ -195,20 +207,6 @@ fn a_vcpu_made_or_started_meanwhile_waits_too() {
         for vcpu in &vcpus {
             vcpu.wait_until_inside();
         }
-    });
-}
-
-#[test]
-fn a_stop_that_comes_while_held_is_obeyed_afterwards() {
-    let hold = Hold::default();
-    let vcpu = Vcpu::of(&hold);
-    thread::scope(|scope| {
-        let runner = vcpu.spawn(scope, &hold);
-        vcpu.wait_until_inside();
-        let guard = hold.hold();
-        vcpu.stop();
-        drop(guard);
-        runner.join().unwrap().unwrap();
     });
 }
 
@@ -225,7 +223,7 @@ fn a_vcpu_s_own_thread_may_hold() {
                 let (hold, both) = (&hold, &both);
                 scope.spawn(move || {
                     for _ in 0..200 {
-                        hold.pass(&vcpu.inside, || ()).unwrap();
+                        hold.pass(&vcpu.inside, never, || ()).unwrap();
                         both.wait();
                         drop(hold.hold());
                     }
@@ -279,8 +277,9 @@ fn a_forked_child_does_not_wait_for_a_thread_of_its_parent() {
     // SAFETY: the child takes no lock and allocates nothing, then leaves by `_exit`.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        let refused = matches!(hold.pass(&inside, || ()), Err(Error::Forked));
-        hold.came_out();
+        let refused = matches!(hold.pass(&inside, never, || ()), Err(Error::Forked));
+        hold.wake();
+        hold.wake_to_stop();
         // SAFETY: takes an integer; runs no destructor and no handler of the parent's.
         unsafe { libc::_exit(if refused { 7 } else { 1 }) };
     }
@@ -299,7 +298,7 @@ fn one_that_leaves_by_itself_is_not_waited_for() {
     let (go, leave): (Sender<()>, Receiver<()>) = channel();
     thread::scope(|scope| {
         let (hold, vcpu) = (&hold, &vcpu);
-        scope.spawn(move || hold.pass(&vcpu.inside, || leave.recv()).unwrap());
+        scope.spawn(move || hold.pass(&vcpu.inside, never, || leave.recv()).unwrap());
         vcpu.wait_until_inside();
         let holder = scope.spawn(|| drop(hold.hold()));
         while vcpu.pushed.load(SeqCst) == 0 {

@@ -104,8 +104,9 @@ impl Vcpu {
     /// Runs the guest on the calling thread until its next exit, for at most `limit`.
     ///
     /// # Errors
-    /// [`Error::Timeout`] after `limit`: the guest stands still and can be run on. [`Error::Busy`],
-    /// [`Error::Closed`], [`Error::ExitUnanswered`], [`Error::Internal`]. A failing `KVM_RUN` is an exit.
+    /// [`Error::Timeout`] after `limit`: the guest stands still, between two instructions but as [`Vcpu::kick`] says, and
+    /// can be run on. [`Error::Busy`], [`Error::Closed`], [`Error::ExitUnanswered`], [`Error::Poisoned`],
+    /// [`Error::Internal`]. A failing `KVM_RUN` is an exit.
     pub fn run_sync(&self, limit: Duration) -> Result<Exit> {
         loop {
             match self.begin_sync(limit)?.step(WhenFull::Wait)? {
@@ -135,7 +136,8 @@ impl Vcpu {
     }
 
     /// Completes the pending exit on the vCPU's own thread without running the guest further. It may bring a further
-    /// exit: string I/O, and MMIO that KVM split.
+    /// exit: string I/O, and MMIO that KVM split. A kick does not end it, but stays for the next run. [`Vcpu::cancel`] ends
+    /// it where a change of the memory holds the vCPU out, with [`Exit::Intr`] and the exit still pending.
     ///
     /// # Errors
     /// Those of [`Vcpu::start`].
@@ -175,7 +177,10 @@ impl Vcpu {
         }
     }
 
-    /// Stops the running entry, or else the next one, with [`Exit::Intr`].
+    /// Stops the running entry, or else the next one, with [`Exit::Intr`], between two instructions. Only where a change of
+    /// the memory just then holds the vCPUs out (which lasts while one of them sleeps in a missing page) does the run end
+    /// without completing the instruction of the last exit: [`Vcpu::registers`] says so, and the next run or
+    /// [`Vcpu::start_settle`] completes it. The same goes for [`Vcpu::cancel`] and the limit of [`Vcpu::run_sync`].
     ///
     /// # Errors
     /// [`Error::Closed`], [`Error::Forked`].

@@ -18,6 +18,7 @@ mod claims;
 mod close;
 #[cfg(target_arch = "aarch64")]
 mod el1;
+mod hold;
 mod host;
 mod host_access;
 mod kick;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         changes::tests(),
         claims::tests(),
         close::tests(),
+        hold::tests(),
         host::tests(),
         host_access::tests(),
         kick::tests(),
