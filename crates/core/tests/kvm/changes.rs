@@ -169,6 +169,18 @@ fn machine(touch: &[u8], entry: u64) -> (Machine, [MemorySlot; 2], MemorySlot) {
     (machine, banks, slot)
 }
 
+/// Closes the VM where the test has failed, which ends its runs and changes: a scope waits for the threads that make them,
+/// and a red test would hang.
+struct Ending<'a>(&'a Vm);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.close();
+        }
+    }
+}
+
 /// Swaps the slot at [`SLOT`] under the running guest. Nothing but the kick at the end ends the run.
 fn assert_unseen(touch: &[u8], entry: u64) {
     let (machine, banks, mut slot) = machine(touch, entry);
@@ -232,6 +244,7 @@ fn plain_swaps_are_seen() {
     let (memory, vcpu) = (machine.vm.memory(), &machine.vcpu);
     let (stop, spurious) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
+        let _ending = Ending(&machine.vm);
         let runner = scope.spawn(|| {
             run_until_stopped(vcpu, &stop, |exit| {
                 assert_eq!(exit, Exit::MmioRead { gpa: SLOT, size: 1 });
@@ -260,6 +273,7 @@ fn toggles() {
     let (memory, vcpu) = (machine.vm.memory(), &machine.vcpu);
     let (stop, exits) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
+        let _ending = Ending(&machine.vm);
         scope.spawn(|| {
             let mut last = 0;
             run_until_stopped(vcpu, &stop, |exit| {
@@ -303,6 +317,7 @@ fn kicks() {
     let (stop, stop_runs, ends) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0));
     let rounds = u64::from(scaled(200));
     thread::scope(|scope| {
+        let _ending = Ending(&machine.vm);
         let changer = scope.spawn(|| churn(memory, &banks, slot, &stop));
         scope.spawn(|| {
             run_until_stopped(vcpu, &stop_runs, |exit| {
@@ -331,6 +346,7 @@ fn completions() {
     boot(vcpu, CODE);
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _ending = Ending(&machine.vm);
         let changer = scope.spawn(|| churn(memory, &banks, slot, &stop));
         for round in 0..scaled(300) {
             let value = u8::try_from(round % 251).unwrap();
@@ -412,6 +428,7 @@ fn closing() {
         let memory = machine.vm.memory().clone();
         let (vcpu, never) = (&machine.vcpu, AtomicBool::new(false));
         thread::scope(|scope| {
+            let _ending = Ending(&machine.vm);
             let changer = scope.spawn(|| churn(&memory, &banks, slot, &never));
             let runner = scope.spawn(|| vcpu.run_sync(LIMIT));
             if round % 2 == 0 {
