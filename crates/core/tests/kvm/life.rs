@@ -104,7 +104,7 @@ fn no_descriptor() {
     }
     let many = vm.memory().map(&MapOptions::new(GpaRange::pages(0, 1 << 36).unwrap()));
     limit(libc::RLIMIT_AS, Some(1 << 32));
-    let large = vm.memory().map(&MapOptions::new(GpaRange::pages(1 << 43, 1 << 36).unwrap()));
+    let large = vm.memory().map(&MapOptions::new(GpaRange::pages(1 << 37, 1 << 36).unwrap()));
     limit(libc::RLIMIT_AS, None);
     drop(many);
     assert!(matches!(large, Err(Error::HostMemory { .. })), "{large:?}");
