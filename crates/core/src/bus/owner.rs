@@ -14,7 +14,7 @@ pub enum Owner {
     Program(u64),
     /// The program, but writes wait in a queue and do not end the run. Where KVM can ([`super::Bus::is_in_kernel`]) it gathers
     /// them by itself, so that most of them do not even stop the guest. They are put into the queue before a vCPU's next
-    /// exit is dealt with, and otherwise within milliseconds.
+    /// exit is dealt with, and otherwise within milliseconds, or at once by [`super::Bus::flush`].
     Posted {
         /// Where writes go. When it is full the vCPU waits.
         queue: Arc<Queue<PostedWrite>>,

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{error::Result, exit::Access, sys::fork};
 
-/// Locks, in the order in which they may be taken: `kernel`, `consumer`, `claims`, a queue's. `claims` is never held while a
-/// device, a reader's wake-up or KVM is called.
+/// Locks, in the order in which they may be taken: `kernel`, `drainer`, `consumer`, `claims`, a queue's. `claims` is never
+/// held while KVM is called, and none while a device, an owner's end or a reader's wake-up is.
 pub(super) struct Shared {
     claims: RwLock<Claims>,
     pub(super) unclaimed_ports: AtomicU8,
