@@ -7,7 +7,7 @@ import { call, TypevisorError } from './errors.ts';
 import { guard, KEY } from './handle.ts';
 import type { NativeChange, NativeSlot, NativeSlotInfo } from './native.ts';
 import { ioctlsAreWatched, printable } from './observe.ts';
-import { endSlot, type MemorySlot, slotParts, type SlotParts, tellSlot, tellSlotChange } from './slot.ts';
+import { endSlot, type MemorySlot, ownSlot, type SlotParts, tellSlot, tellSlotChange } from './slot.ts';
 import type { SlotHandles } from './slots.ts';
 
 /** Makes the changes: called at once, with what it makes them by. It must not return a promise. */
@@ -97,9 +97,7 @@ export class MemoryChange {
 
   #own(slot: MemorySlot): SlotParts {
     this.#check();
-    const parts = slotParts(slot, 'slot');
-    if (parts.vm === this.#vm) return parts;
-    throw new TypevisorError('ERR_INVALID_ARGUMENT', 'this slot is another VM’s: a change is of one VM');
+    return ownSlot(slot, this.#vm);
   }
 
   #check(): void {

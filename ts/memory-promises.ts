@@ -9,7 +9,7 @@ import type { Life } from './life.ts';
 import { nextId, request } from './mailbox.ts';
 import type { NativeJob, NativeMemory, NativeSlot } from './native.ts';
 import { ioctlsAreWatched, printable } from './observe.ts';
-import { endSlot, type MemorySlot, slotParts, tellSlot, tellSlotChange, unlessGone } from './slot.ts';
+import { endSlot, type MemorySlot, ownSlot, tellSlot, tellSlotChange, unlessGone } from './slot.ts';
 import type { SlotHandles } from './slots.ts';
 
 /** For memory.ts alone. */
@@ -62,11 +62,11 @@ export class MemoryPromises {
   /**
    * As `slot.unmap`: of a slot that is gone, with its VM or before, it is harmless.
    *
-   * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, `ERR_IOCTL`, `ERR_POISONED`.
+   * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, also for the slot of another VM; `ERR_IOCTL`, `ERR_POISONED`.
    */
   unmap(slot: MemorySlot): Promise<void> {
     return this.#hold(async () => {
-      const parts = slotParts(slot, 'slot');
+      const parts = ownSlot(slot, this.#life.id);
       if (parts.gone) return;
       try {
         await this.#do({ kind: 'unmap', slot: parts.native });
@@ -81,11 +81,11 @@ export class MemoryPromises {
   /**
    * As `slot.move`.
    *
-   * @throws {TypevisorError} As {@link MemorySlot.move}; `ERR_INVALID_ARGUMENT`.
+   * @throws {TypevisorError} As {@link MemorySlot.move}; `ERR_INVALID_ARGUMENT`, also for the slot of another VM.
    */
   move(slot: MemorySlot, gpa: number): Promise<void> {
     return this.#hold(async () => {
-      const { native, vm } = slotParts(slot, 'slot');
+      const { native, vm } = ownSlot(slot, this.#life.id);
       const to = bytes(gpa, 'gpa');
       const before = ioctlsAreWatched() ? call(() => native.info()) : undefined;
       await this.#do({ kind: 'move', slot: native, gpa: to });

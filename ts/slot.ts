@@ -26,6 +26,17 @@ export let slotFrom: (parts: SlotParts) => MemorySlot;
 /** What is behind a handle that came as the argument `name`; for the facade's own files alone. */
 export let slotParts: (slot: unknown, name: string) => SlotParts;
 
+/**
+ * The same of one that has to be a slot of the VM with that number.
+ *
+ * @throws {TypevisorError} `ERR_INVALID_ARGUMENT` for anything else, gone or not.
+ */
+export function ownSlot(slot: unknown, vm: number): SlotParts {
+  const parts = slotParts(slot, 'slot');
+  if (parts.vm === vm) return parts;
+  throw new TypevisorError('ERR_INVALID_ARGUMENT', 'slot is another VM’s: ask the memory of its own VM');
+}
+
 /** What there is to tell of a slot. */
 type Told = Omit<NativeSlotInfo, 'serial' | 'backing'>;
 

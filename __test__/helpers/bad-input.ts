@@ -86,11 +86,7 @@ export const BAD_INPUT: readonly BadInput[] = [
   [
     'a change of another VM’s slot',
     'ERR_INVALID_ARGUMENT',
-    ({ memory }) => {
-      using other = Vm.create();
-      const slot = other.memory.map(PLACE);
-      memory.change(tx => tx.setReadonly(slot, true));
-    },
+    ({ memory }) => withForeign(slot => memory.change(tx => tx.setReadonly(slot, true))),
   ],
   [
     'a change that overlaps, after one that would do',
@@ -165,6 +161,17 @@ export const BAD_PROMISES: readonly (readonly [string, ErrorCode, (vm: Vm) => Pr
   ['a move of nothing', 'ERR_INVALID_ARGUMENT', vm => vm.memory.promises.move(wrong('slot'), 0)],
   ['a move to a bigint', 'ERR_INVALID_ARGUMENT', vm => vm.memory.promises.move(first(vm), wrong(0n))],
   ['a move off a page', 'ERR_UNALIGNED', vm => vm.memory.promises.move(first(vm), 5)],
+  [
+    'an unmapping of another VM’s slot',
+    'ERR_INVALID_ARGUMENT',
+    vm => withForeign(slot => vm.memory.promises.unmap(slot)),
+  ],
+  [
+    'an unmapping of a slot that a closed VM had',
+    'ERR_INVALID_ARGUMENT',
+    vm => vm.memory.promises.unmap(withForeign(slot => slot)),
+  ],
+  ['a move of another VM’s slot', 'ERR_INVALID_ARGUMENT', vm => withForeign(slot => vm.memory.promises.move(slot, 0))],
   ['a change that is no function', 'ERR_INVALID_ARGUMENT', vm => vm.memory.promises.change(wrong(undefined))],
   ['a change that is asynchronous', 'ERR_INVALID_ARGUMENT', vm => vm.memory.promises.change(wrong(async () => {}))],
   ['a read past the memory', 'ERR_MEMORY_HOLE', vm => vm.memory.promises.read(0, 1 * MiB)],
@@ -178,6 +185,12 @@ export const BAD_PROMISES: readonly (readonly [string, ErrorCode, (vm: Vm) => Pr
 /** The slot that is there. */
 function first({ memory }: Vm): MemorySlot {
   return memory.slotAt(0) ?? failed();
+}
+
+/** Does something with the slot of a VM that ends with it. */
+function withForeign<T>(act: (slot: MemorySlot) => T): T {
+  using other = Vm.create();
+  return act(other.memory.map(PLACE));
 }
 
 function gone(memory: Vm['memory']): MemorySlot {

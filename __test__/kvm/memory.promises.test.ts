@@ -67,9 +67,10 @@ test('memory.promises.write: takes the bytes as they are when it is called', asy
 
 test('memory.promises: what fails rejects with the error of the others, and those behind it are done', async t => {
   using vm = Vm.create();
+  using other = Vm.create();
   const { promises } = vm.memory;
   const slot = vm.memory.map({ gpa: 0, size: 4 * KiB });
-  const foreign = Vm.create().memory.map({ gpa: 0, size: 4 * KiB });
+  const foreign = other.memory.map({ gpa: 0, size: 4 * KiB });
   await Promise.all([
     rejectsCode(t, 'ERR_SLOT_OVERLAP', promises.map({ gpa: 0, size: 4 * KiB })),
     rejectsCode(t, 'ERR_IO', promises.map({ gpa: 1 * MiB, size: 4 * KiB, backing: { file: '/no/such/file' } })),
@@ -103,6 +104,20 @@ test('memory.promises: what fails rejects with the error of the others, and thos
   ]);
   t.deepEqual(vm.memory.slots, [slot]);
   t.is(vm.memory.getUint8(0), 1);
+});
+
+test('memory.promises: a slot of another VM is refused, and stays as it is, closed though this VM may be', async t => {
+  const vm = Vm.create();
+  using other = Vm.create();
+  const slot = other.memory.map({ gpa: 0, size: 4 * KiB });
+  for (const end of [() => undefined, () => vm.close()]) {
+    end();
+    await rejectsCode(t, 'ERR_INVALID_ARGUMENT', vm.memory.promises.unmap(slot));
+    await rejectsCode(t, 'ERR_INVALID_ARGUMENT', vm.memory.promises.move(slot, 1 * MiB));
+  }
+  t.deepEqual([other.memory.slots, slot.gpa], [[slot], 0]);
+  slot.unmap();
+  t.deepEqual(other.memory.slots, []);
 });
 
 test('memory.promises: when the VM is closed, what is not done rejects with ERR_CLOSED, and nothing stays pending', async t => {
