@@ -17,8 +17,11 @@ export interface HugetlbBacking {
 /** A regular file, from `offset` on: as long as the slot at least. */
 export interface FileBacking {
   /**
-   * Path, `file:` URL, or a descriptor that is open for reading, for `'shared'` also for writing (unless the slot is
-   * read-only). A descriptor is duplicated: close yours when you like.
+   * Path, `file:` URL, or a descriptor that is open for reading, for `'shared'` also for writing. A descriptor is
+   * duplicated: close yours when you like.
+   *
+   * A read-only slot can also have a `'shared'` file that may not be written, or is not open for it: that slot stays
+   * read-only (`setReadonly(false)` is `ERR_INVALID_ARGUMENT`), to the host as well (`ERR_HOST_ACCESS`).
    */
   readonly file: string | URL | number;
   /** Where in the file the slot begins, in bytes, a multiple of the page size. Default 0. */

@@ -212,7 +212,7 @@ export class GuestMemory extends NumberAccess {
   }
 
   /**
-   * Copies `source` into the guest, read-only slots included.
+   * Copies `source` into the guest, read-only slots included: but for those on a shared file that may not be written.
    *
    * @throws {TypevisorError} `ERR_MEMORY_HOLE`, `ERR_HOST_ACCESS`, `ERR_OUT_OF_RANGE`, `ERR_CLOSED`.
    */

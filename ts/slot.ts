@@ -180,7 +180,7 @@ export class MemorySlot implements Disposable {
    * are held out meanwhile: none of them sees the hole.
    *
    * @throws {TypevisorError} `ERR_CAPABILITY_MISSING` for `true` where `readonly-mem` is absent, `ERR_INVALID_ARGUMENT` on
-   *   guest_memfd, `ERR_IOCTL` where KVM refuses (the slot is as it was), `ERR_POISONED`, `ERR_CLOSED`.
+   *   guest_memfd, and for `false` on a shared file that is not open for writing; `ERR_IOCTL` where KVM refuses (the slot is as it was), `ERR_POISONED`, `ERR_CLOSED`.
    */
   setReadonly(readonly: boolean): void {
     const { native } = this.#parts;

@@ -78,8 +78,12 @@ impl Wanted {
         let backing = match self.source {
             Source::Known(backing) => backing,
             Source::Path { path, offset, sharing } => {
-                let write = sharing == FileSharing::Shared && !self.options.readonly;
-                Backing::File { file: Arc::new(open(path, write)?), offset, sharing }
+                let file = match sharing {
+                    FileSharing::Private => open(path, false)?,
+                    FileSharing::Shared if self.options.readonly => open_for_rom(path)?,
+                    FileSharing::Shared => open(path, true)?,
+                };
+                Backing::File { file: Arc::new(file), offset, sharing }
             }
         };
         Ok(MapOptions { backing, ..self.options })
@@ -109,6 +113,19 @@ fn source(backing: NativeBacking) -> Result<Source> {
 
 const fn sharing(shared: bool) -> FileSharing {
     if shared { FileSharing::Shared } else { FileSharing::Private }
+}
+
+/// What the guest may not write the host may, and ROM can become RAM: for both the file has to be open for writing. One
+/// that nobody may write is ROM all the same.
+fn open_for_rom(path: PathBuf) -> Result<File> {
+    match open(path, true) {
+        Err(Error::File { path, errno })
+            if [libc::EACCES, libc::EPERM, libc::EROFS, libc::ETXTBSY].contains(&errno.0) =>
+        {
+            open(path, false)
+        }
+        other => other,
+    }
 }
 
 /// `O_NONBLOCK`: opening a FIFO would wait for its other end, and for a regular file it means nothing. `O_CLOEXEC` is std's.
