@@ -2,7 +2,7 @@
 
 import { mapRequest, type MapOptions } from './backing.ts';
 import { collectChanges, type MakeChanges } from './change.ts';
-import { allocate, byteArray, bytes, integer } from './check.ts';
+import { allocate, byteArray, bytes, copied, integer } from './check.ts';
 import { call, TypevisorError, unwrap } from './errors.ts';
 import { guard, KEY } from './handle.ts';
 import type { Life } from './life.ts';
@@ -127,9 +127,7 @@ export class MemoryPromises {
   write(gpa: number, source: Uint8Array): Promise<void> {
     return this.#hold(async () => {
       const address = bytes(gpa, 'gpa');
-      const copy = allocate(byteArray(source, 'source').length);
-      copy.set(source);
-      await this.#do({ kind: 'write', gpa: address, bytes: copy });
+      await this.#do({ kind: 'write', gpa: address, bytes: copied(byteArray(source, 'source')) });
     });
   }
 

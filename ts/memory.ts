@@ -3,7 +3,7 @@
 import { NumberAccess } from './accessors.ts';
 import { ADDRESS_SPACE_MAX, mapRequest, type MapOptions } from './backing.ts';
 import { collectChanges, type MakeChanges } from './change.ts';
-import { allocate, byteArray, bytes, integer, options } from './check.ts';
+import { allocate, byteArray, bytes, integer, isShared, options, quiet } from './check.ts';
 import { call } from './errors.ts';
 import { guard, KEY } from './handle.ts';
 import type { Life } from './life.ts';
@@ -199,7 +199,8 @@ export class GuestMemory extends NumberAccess {
   }
 
   /**
-   * Copies out of the guest until `target` is full, and gives `target` back.
+   * Copies out of the guest until `target` is full, and gives `target` back. That may be over memory of a guest's, as
+   * `slot.view()` is, also where both overlap.
    *
    * @throws {TypevisorError} `ERR_MEMORY_HOLE`, `ERR_HOST_ACCESS`, `ERR_OUT_OF_RANGE`, `ERR_CLOSED`.
    */
@@ -207,20 +208,23 @@ export class GuestMemory extends NumberAccess {
     const native = this.#native;
     const address = bytes(gpa, 'gpa');
     byteArray(target, 'target');
-    call(() => native.read(address, target));
+    const into = isShared(target) ? allocate(target.length) : target;
+    call(() => native.read(address, into));
+    if (into !== target) target.set(into);
     return target;
   }
 
   /**
    * Copies `source` into the guest, read-only slots included: but for those on a shared file that may not be written.
+   * `source` may be over memory of a guest's, also where both overlap.
    *
    * @throws {TypevisorError} `ERR_MEMORY_HOLE`, `ERR_HOST_ACCESS`, `ERR_OUT_OF_RANGE`, `ERR_CLOSED`.
    */
   override write(gpa: number, source: Uint8Array): void {
     const native = this.#native;
     const address = bytes(gpa, 'gpa');
-    byteArray(source, 'source');
-    call(() => native.write(address, source));
+    const from = quiet(byteArray(source, 'source'));
+    call(() => native.write(address, from));
   }
 
   /**
@@ -254,7 +258,7 @@ export class GuestMemory extends NumberAccess {
     const address = bytes(gpa, 'gpa');
     const length = bytes(size, 'size');
     const most = integer(limit, 'limit', 1, LIMIT_MAX);
-    byteArray(pattern, 'pattern');
-    return call(() => native.search(address, length, pattern, most));
+    const wanted = quiet(byteArray(pattern, 'pattern'));
+    return call(() => native.search(address, length, wanted, most));
   }
 }

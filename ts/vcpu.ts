@@ -3,7 +3,7 @@
 import { types } from 'node:util';
 import { type Boot, bootMade, type BootOptions, bootRequest } from './boot.ts';
 import type { BusDoor } from './bus.ts';
-import { abortSignal, integer, invalid, options, uint64 } from './check.ts';
+import { abortSignal, integer, invalid, options, quiet, uint64 } from './check.ts';
 import { call, callAsync } from './errors.ts';
 import { drive, driveSync, type Runner, settle } from './drive.ts';
 import { decode, type Exit } from './exit.ts';
@@ -348,5 +348,5 @@ function whole(value: unknown): bigint {
 
 function answerBytes(value: unknown): Uint8Array {
   if (!types.isUint8Array(value)) throw invalid('value', ANSWER, value);
-  return value;
+  return quiet(value);
 }

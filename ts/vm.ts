@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { types } from 'node:util';
 import { type Bus, type BusDoor, busFrom } from './bus.ts';
 import { capabilitiesFrom, type Capabilities } from './capabilities.ts';
-import { boolean, integer, invalid, oneOf, options } from './check.ts';
+import { boolean, integer, invalid, oneOf, options, quiet } from './check.ts';
 import { call, callAsync, messageOf, TypevisorError } from './errors.ts';
 import { MAIL_WORDS } from './drive.ts';
 import { guard, KEY } from './handle.ts';
@@ -182,7 +182,7 @@ export class Vm implements Disposable, AsyncDisposable {
    */
   loadFirmware(file: string | URL | Uint8Array): Firmware {
     const native = this.#native;
-    const image = types.isUint8Array(file) ? file : readImage(file);
+    const image = types.isUint8Array(file) ? quiet(file) : readImage(file);
     const { rom, shadow } = call(() => native.loadFirmware(image));
     if (ioctlsAreWatched()) this.#tellRom(rom.gpa);
     return Object.freeze({ rom: Object.freeze({ ...rom }), shadow: Object.freeze({ ...shadow }) });
