@@ -7,7 +7,7 @@ import { call, TypevisorError, unwrap } from './errors.ts';
 import { guard, KEY } from './handle.ts';
 import type { Life } from './life.ts';
 import { nextId, request } from './mailbox.ts';
-import type { NativeJob, NativeMemory, NativeSlot } from './native.ts';
+import type { NativeDone, NativeExit, NativeJob, NativeMemory } from './native.ts';
 import { ioctlsAreWatched, printable } from './observe.ts';
 import { endSlot, type MemorySlot, ownSlot, tellSlot, tellSlotChange, unlessGone } from './slot.ts';
 import type { SlotHandles } from './slots.ts';
@@ -51,11 +51,11 @@ export class MemoryPromises {
   map(range: MapOptions): Promise<MemorySlot> {
     return this.#hold(async () => {
       const { request: options, bytes: own } = mapRequest(range);
-      const [native] = await this.#made({ kind: 'map', options });
+      const { slots, infos } = await this.#change({ kind: 'map', options });
+      for (const info of infos) tellSlot(this.#life.id, info);
+      const [native] = slots;
       if (native === undefined) throw new TypevisorError('ERR_INTERNAL', 'a map without a slot; please report it');
-      const info = call(() => native.info());
-      if (ioctlsAreWatched()) tellSlot(this.#life.id, info);
-      return this.#handles.of(native, info, own);
+      return this.#handles.of(native, own);
     });
   }
 
@@ -69,8 +69,8 @@ export class MemoryPromises {
       const parts = ownSlot(slot, this.#life.id);
       if (parts.gone) return;
       try {
-        await this.#do({ kind: 'unmap', slot: parts.native });
-        if (ioctlsAreWatched()) tellSlot(parts.vm, { ...call(() => parts.native.info()), size: 0 });
+        const { infos } = await this.#change({ kind: 'unmap', slot: parts.native });
+        for (const info of infos) tellSlot(parts.vm, { ...info, size: 0 });
       } catch (error) {
         unlessGone(error);
       }
@@ -87,9 +87,8 @@ export class MemoryPromises {
     return this.#hold(async () => {
       const { native, vm } = ownSlot(slot, this.#life.id);
       const to = bytes(gpa, 'gpa');
-      const before = ioctlsAreWatched() ? call(() => native.info()) : undefined;
-      await this.#do({ kind: 'move', slot: native, gpa: to });
-      if (before !== undefined) tellSlotChange(vm, before, { ...before, gpa: to });
+      const { infos } = await this.#change({ kind: 'move', slot: native, gpa: to });
+      for (const before of infos) tellSlotChange(vm, before, { ...before, gpa: to });
     });
   }
 
@@ -101,7 +100,7 @@ export class MemoryPromises {
   change(make: MakeChanges): Promise<readonly MemorySlot[]> {
     return this.#hold(async () => {
       const changes = collectChanges(this.#life.id, make);
-      return changes.made(await this.#made({ kind: 'change', changes: changes.request }), this.#handles);
+      return changes.made(await this.#change({ kind: 'change', changes: changes.request }), this.#handles);
     });
   }
 
@@ -147,16 +146,17 @@ export class MemoryPromises {
     return this.#life.hold(this, work);
   }
 
-  /** A job that makes slots. */
-  async #made(job: NativeJob): Promise<NativeSlot[]> {
-    const made = await this.#do(job);
-    return Array.isArray(made) ? made : [];
+  /** A job that changes slots. What there is to tell of it is known to the thread that does it, and to no other. */
+  async #change(job: NativeJob): Promise<NativeDone> {
+    const done = await this.#do(job, ioctlsAreWatched());
+    if (done !== null && 'slots' in done) return done;
+    throw new TypevisorError('ERR_INTERNAL', 'a change that says nothing; please report it');
   }
 
-  async #do(job: NativeJob): Promise<unknown> {
+  async #do(job: NativeJob, watched = false): Promise<NativeExit | NativeDone | null> {
     const native = this.#native;
     const id = nextId();
-    const { payload } = await request(id, () => call(() => native.start(id, job)), this.#life.liveness);
+    const { payload } = await request(id, () => call(() => native.start(id, job, watched)), this.#life.liveness);
     return unwrap(payload);
   }
 }

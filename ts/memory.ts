@@ -8,7 +8,7 @@ import { call } from './errors.ts';
 import { guard, KEY } from './handle.ts';
 import type { Life } from './life.ts';
 import { type MemoryPromises, promisesFrom } from './memory-promises.ts';
-import type { NativeMemory } from './native.ts';
+import type { NativeMemory, NativeSlotInfo } from './native.ts';
 import { ioctlsAreWatched, printable } from './observe.ts';
 import { type MemorySlot, tellSlot } from './slot.ts';
 import { SlotHandles } from './slots.ts';
@@ -98,9 +98,12 @@ export class GuestMemory extends NumberAccess {
     const { life, handles } = this.#shared;
     const { request, bytes: own } = mapRequest(range);
     const native = call(() => memory.map(request));
-    const info = call(() => native.info());
-    if (ioctlsAreWatched()) tellSlot(life.id, info);
-    return handles.of(native, info, own);
+    if (ioctlsAreWatched())
+      tellSlot(
+        life.id,
+        call(() => native.info()),
+      );
+    return handles.of(native, own);
   }
 
   /**
@@ -128,10 +131,9 @@ export class GuestMemory extends NumberAccess {
     const memory = this.#native;
     const { life, handles } = this.#shared;
     const changes = collectChanges(life.id, make);
-    return changes.made(
-      call(() => memory.change(changes.request)),
-      handles,
-    );
+    const watched = ioctlsAreWatched();
+    const done = call(() => memory.change(changes.request, watched));
+    return changes.made(done, handles);
   }
 
   /** The same off this thread, for what may take its time: in the order asked for, on a thread of the VM's. */
@@ -170,7 +172,7 @@ export class GuestMemory extends NumberAccess {
     const native = this.#native;
     const { handles } = this.#shared;
     const infos = call(() => native.slots());
-    return Object.freeze(infos.flatMap(info => handles.known(info) ?? this.slotAt(info.gpa) ?? []));
+    return Object.freeze(infos.flatMap(info => handles.known(info) ?? this.#found(info) ?? []));
   }
 
   /**
@@ -182,11 +184,15 @@ export class GuestMemory extends NumberAccess {
     const memory = this.#native;
     const address = bytes(gpa, 'gpa');
     const native = call(() => memory.slotAt(address));
-    if (native === null) return undefined;
-    return this.#shared.handles.of(
-      native,
-      call(() => native.info()),
-    );
+    return native === null ? undefined : this.#shared.handles.of(native);
+  }
+
+  /** A slot that was listed and has no handle yet, unless another thread has put another one there since. */
+  #found({ gpa, serial }: NativeSlotInfo): MemorySlot | undefined {
+    const memory = this.#native;
+    const native = call(() => memory.slotAt(gpa));
+    if (native === null || call(() => native.serial()) !== serial) return undefined;
+    return this.#shared.handles.of(native);
   }
 
   /**

@@ -14,10 +14,14 @@ export interface SlotParts {
   readonly native: NativeSlot;
   /** The number of its VM. */
   readonly vm: number;
+  /** What KVM names it by, as its address space and number; other slots may have had it, and get it again. */
+  readonly id: number;
+  /** Of no other slot, and greater than that of any before it. */
+  readonly serial: number;
   /** Its bytes, where they are a SharedArrayBuffer's. */
   bytes: Uint8Array | undefined;
   /** Told when the slot is gone. */
-  readonly forget: () => void;
+  readonly forget: (parts: SlotParts) => void;
   gone: boolean;
 }
 
@@ -61,7 +65,7 @@ const TOLD = ['gpa', 'readonly', 'dirtyLog'] as const;
 /** The slot is unmapped: its handle knows, and so does whoever found it by its number. */
 export function endSlot(parts: SlotParts): void {
   parts.gone = true;
-  parts.forget();
+  parts.forget(parts);
 }
 
 /** Runs an unmapping. What its VM has taken with it, or somebody else unmapped, is as good as unmapped. */

@@ -120,6 +120,30 @@ test('memory.promises: a slot of another VM is refused, and stays as it is, clos
   t.deepEqual(other.memory.slots, []);
 });
 
+test('memory.promises.map: gives the handle that was found meanwhile', async t => {
+  using vm = Vm.create();
+  const mapping = vm.memory.promises.map({ gpa: 0, size: 4 * KiB });
+  const found = whenThere(vm);
+  t.is(await mapping, found);
+  t.is(vm.memory.slotAt(0), found);
+});
+
+test('memory.promises.map: a slot that is gone when the word of it comes takes no other’s place', async t => {
+  using vm = Vm.create();
+  const { memory } = vm;
+  const mapping = memory.promises.map({ gpa: 0, size: 4 * KiB });
+  whenThere(vm).unmap();
+  const next = memory.map({ gpa: 0, size: 4 * KiB });
+  const late = await mapping;
+  t.is(late.slot, next.slot);
+  t.not(late, next);
+  t.is(memory.slotAt(0), next);
+  t.deepEqual(memory.slots, [next]);
+  late.unmap();
+  t.is(memory.slotAt(0), next);
+  t.deepEqual(memory.slots, [next]);
+});
+
 test('memory.promises: when the VM is closed, what is not done rejects with ERR_CLOSED, and nothing stays pending', async t => {
   const vm = Vm.create();
   const { promises } = vm.memory;
@@ -201,6 +225,15 @@ for (const [way, what, expected] of [
     t.deepEqual([signal, stdout], [null, expected]);
     t.is(code, way === 'throw' ? 1 : 0);
   });
+}
+
+/** Waits on this thread, so that no word of it arrives before. */
+function whenThere({ memory }: Vm): MemorySlot {
+  for (const end = Date.now() + 60_000; Date.now() < end;) {
+    const slot = memory.slotAt(0);
+    if (slot !== undefined) return slot;
+  }
+  throw new Error('nothing was mapped within a minute');
 }
 
 function codeOf(error: unknown): string {

@@ -6,14 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use napi::bindgen_prelude::{Reference, Uint8Array};
 use napi_derive::napi;
-use typevisor::{
-    Error, Result, Vm,
-    memory::{GuestMemory, MemorySlot},
-};
+use typevisor::{Error, Result, Vm, memory::GuestMemory};
 
 use crate::{
     backing::{NativeMapOptions, Wanted},
-    change::{NativeChange, Wish, open_all},
+    change::{Done, NativeChange, Wish, make},
     convert::unsigned,
     environment::{Content, Mailbox, Message},
     memory::NativeSlot,
@@ -31,13 +28,20 @@ pub enum NativeJob {
     Fill { gpa: i64, size: i64, byte: u8 },
 }
 
-/// A job, free of JavaScript and its thread. Gives the slots that it made.
-type Job = Box<dyn FnOnce(&GuestMemory) -> Result<Option<Vec<MemorySlot>>> + Send>;
+/// A job, free of JavaScript and its thread. Gives what it did to slots.
+type Job = Box<dyn FnOnce(&GuestMemory) -> Result<Option<Done>> + Send>;
 
 /// Hands a job to the control thread. Nothing of it holds the VM: one that nobody can reach any more is closed, and the
 /// job then ends as closed.
-pub(crate) fn submit(vm: &Vm, memory: &GuestMemory, mailbox: &Mailbox, id: i64, job: NativeJob) -> Result<()> {
-    let job = prepare(job)?;
+pub(crate) fn submit(
+    vm: &Vm,
+    memory: &GuestMemory,
+    mailbox: &Mailbox,
+    id: i64,
+    job: NativeJob,
+    watched: bool,
+) -> Result<()> {
+    let job = prepare(job, watched)?;
     let memory = memory.clone();
     let reply = Reply { mailbox: mailbox.clone(), id, told: false };
     vm.control().submit(Box::new(move || {
@@ -47,23 +51,23 @@ pub(crate) fn submit(vm: &Vm, memory: &GuestMemory, mailbox: &Mailbox, id: i64, 
     }))
 }
 
-fn prepare(job: NativeJob) -> Result<Job> {
+fn prepare(job: NativeJob, watched: bool) -> Result<Job> {
     Ok(match job {
         NativeJob::Map { options } => {
             let wanted = Wanted::new(options)?;
-            Box::new(move |memory| Ok(Some(vec![memory.map(&wanted.open()?)?])))
+            Box::new(move |memory| Done::map(memory, &wanted.open()?, watched).map(Some))
         }
         NativeJob::Unmap { slot } => {
             let slot = slot.core().clone();
-            Box::new(move |_| slot.unmap().map(|()| None))
+            Box::new(move |_| Done::one(&slot, watched, || slot.unmap()).map(Some))
         }
         NativeJob::Move { slot, gpa } => {
             let (slot, gpa) = (slot.core().clone(), unsigned("gpa", gpa)?);
-            Box::new(move |_| slot.move_to(gpa).map(|()| None))
+            Box::new(move |_| Done::one(&slot, watched, || slot.move_to(gpa)).map(Some))
         }
         NativeJob::Change { changes } => {
             let wishes = Wish::all(changes)?;
-            Box::new(move |memory| memory.change(open_all(wishes)?).map(Some))
+            Box::new(move |memory| make(memory, wishes, watched).map(Some))
         }
         NativeJob::Read { gpa, target } => {
             let gpa = unsigned("gpa", gpa)?;
@@ -94,8 +98,8 @@ struct Reply {
 }
 
 impl Reply {
-    fn tell(mut self, done: Result<Option<Vec<MemorySlot>>>) {
-        self.post(done.map(|slots| slots.map(Content::Slots)));
+    fn tell(mut self, done: Result<Option<Done>>) {
+        self.post(done.map(|done| done.map(Content::Done)));
     }
 
     fn post(&mut self, payload: Result<Option<Content>>) {
