@@ -152,3 +152,10 @@ for (const [order, what] of [
     t.is(stdout, 'kept while mapped: true\ncollected in the end: true\n');
   });
 }
+
+test('backing, buffer: the addon keeps it by itself, whatever JavaScript lets go of', async t => {
+  t.timeout(240_000);
+  const { code, stdout, stderr } = await fixture('buffer-native', { nodeArgs: ['--expose-gc'] });
+  t.deepEqual([code, stderr], [0, '']);
+  t.is(stdout, 'kept while mapped: true\nwritten by the guest: 1\ncollected in the end: true\n');
+});
