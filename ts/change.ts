@@ -28,6 +28,17 @@ export let collectChanges: (vm: number, make: MakeChanges) => CollectedChanges;
 /**
  * What `vm.memory.change` collects. Nothing is done before the function that it is given to has returned, and nothing at
  * all where that throws. It is of no use afterwards (`ERR_CLOSED`).
+ *
+ * @example
+ * using vm = Vm.create();
+ * const [low, high] = [vm.memory.map({ gpa: 0, size: 64 * KiB }), vm.memory.map({ gpa: 1 * MiB, size: 64 * KiB })];
+ * vm.memory.change(tx => {
+ *   tx.unmap(low);
+ *   tx.move(high, 0);
+ *   tx.setReadonly(high, true);
+ *   tx.map({ gpa: 1 * MiB, size: 4 * KiB });
+ * });
+ * console.log(vm.memory.slots.map(({ gpa, size }) => [gpa, size])); // [ [ 0, 65536 ], [ 1048576, 4096 ] ]
  */
 export class MemoryChange {
   readonly #vm: number;

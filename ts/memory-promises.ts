@@ -47,6 +47,10 @@ export class MemoryPromises {
    * As `vm.memory.map`; a file is opened on that thread, too.
    *
    * @throws {TypevisorError} As {@link GuestMemory.map}.
+   * @example
+   * using vm = Vm.create();
+   * const slot = await vm.memory.promises.map({ gpa: 0, size: 64 * KiB, backing: 'memfd' });
+   * console.log(slot.backing); // memfd
    */
   map(range: MapOptions): Promise<MemorySlot> {
     return this.#hold(async () => {
@@ -63,6 +67,11 @@ export class MemoryPromises {
    * As `slot.unmap`: of a slot that is gone, with its VM or before, it is harmless.
    *
    * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, also for the slot of another VM; `ERR_IOCTL`, `ERR_POISONED`.
+   * @example
+   * using vm = Vm.create();
+   * const slot = vm.memory.map({ gpa: 0, size: 64 * KiB });
+   * await vm.memory.promises.unmap(slot);
+   * console.log(vm.memory.slots); // []
    */
   unmap(slot: MemorySlot): Promise<void> {
     return this.#hold(async () => {
@@ -82,6 +91,11 @@ export class MemoryPromises {
    * As `slot.move`.
    *
    * @throws {TypevisorError} As {@link MemorySlot.move}; `ERR_INVALID_ARGUMENT`, also for the slot of another VM.
+   * @example
+   * using vm = Vm.create();
+   * const slot = vm.memory.map({ gpa: 0, size: 64 * KiB });
+   * await vm.memory.promises.move(slot, 1 * MiB);
+   * console.log(slot.gpa); // 1048576
    */
   move(slot: MemorySlot, gpa: number): Promise<void> {
     return this.#hold(async () => {
@@ -96,6 +110,14 @@ export class MemoryPromises {
    * As `vm.memory.change`: `make` is called at once, and what it asked for is made on that thread.
    *
    * @throws {TypevisorError} As {@link GuestMemory.change}.
+   * @example
+   * using vm = Vm.create();
+   * const slot = vm.memory.map({ gpa: 0, size: 64 * KiB });
+   * const [made] = await vm.memory.promises.change(tx => {
+   *   tx.unmap(slot);
+   *   tx.map({ gpa: 0, size: 128 * KiB });
+   * });
+   * console.log(made?.size); // 131072
    */
   change(make: MakeChanges): Promise<readonly MemorySlot[]> {
     return this.#hold(async () => {
@@ -108,6 +130,10 @@ export class MemoryPromises {
    * As `vm.memory.read`.
    *
    * @throws {TypevisorError} As {@link GuestMemory.read}.
+   * @example
+   * using vm = Vm.create();
+   * vm.memory.map({ gpa: 0, size: 64 * KiB });
+   * console.log((await vm.memory.promises.read(0, 64 * KiB)).length); // 65536
    */
   read(gpa: number, size: number): Promise<Uint8Array> {
     return this.#hold(async () => {
@@ -122,6 +148,10 @@ export class MemoryPromises {
    * As `vm.memory.write`, with the bytes that `source` has now.
    *
    * @throws {TypevisorError} As {@link GuestMemory.write}.
+   * @example
+   * using vm = Vm.create();
+   * vm.memory.map({ gpa: 0, size: 64 * KiB });
+   * await vm.memory.promises.write(0x1000, new TextEncoder().encode('hello'));
    */
   write(gpa: number, source: Uint8Array): Promise<void> {
     return this.#hold(async () => {
@@ -134,6 +164,10 @@ export class MemoryPromises {
    * As `vm.memory.fill`.
    *
    * @throws {TypevisorError} As {@link GuestMemory.fill}.
+   * @example
+   * using vm = Vm.create();
+   * vm.memory.map({ gpa: 0, size: 64 * KiB });
+   * await vm.memory.promises.fill(0, 64 * KiB, 0xff);
    */
   fill(gpa: number, size: number, byte = 0): Promise<void> {
     return this.#hold(async () => {

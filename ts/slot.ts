@@ -168,10 +168,19 @@ export class MemorySlot implements Disposable {
   }
 
   /**
-   * Moves the slot to another guest physical address; its content stays. One ioctl: vCPUs may be running.
+   * Moves the slot to another guest physical address; its content stays. One ioctl (api.rst 4.35): vCPUs may be running.
+   * KVM waits for each of them that is inside the kernel: long, where one sleeps in a missing page. `vm.memory.promises.move`
+   * waits off this thread.
    *
    * @param gpa - The new first address in bytes, a multiple of 4 KiB.
-   * @throws {TypevisorError} `ERR_UNALIGNED`, `ERR_OUT_OF_RANGE`, `ERR_SLOT_OVERLAP`, `ERR_POISONED`, `ERR_CLOSED`.
+   * @throws {TypevisorError} `ERR_UNALIGNED`, `ERR_OUT_OF_RANGE`, `ERR_SLOT_OVERLAP`, `ERR_INVALID_ARGUMENT` on guest_memfd,
+   *   `ERR_IOCTL` where KVM refuses (the slot is as it was), `ERR_POISONED`, `ERR_CLOSED`.
+   * @example
+   * using vm = Vm.create();
+   * const slot = vm.memory.map({ gpa: 0, size: 64 * KiB });
+   * vm.memory.setUint8(5, 42);
+   * slot.move(1 * MiB);
+   * console.log(vm.memory.getUint8(1 * MiB + 5)); // 42
    */
   move(gpa: number): void {
     const { native } = this.#parts;
@@ -181,10 +190,17 @@ export class MemorySlot implements Disposable {
 
   /**
    * Makes ROM of RAM, or RAM of ROM: content, place and number stay. KVM has to remove the slot and add it again, so vCPUs
-   * are held out meanwhile: none of them sees the hole.
+   * are held out meanwhile: none of them sees the hole. It waits until each has left the kernel: long, where one sleeps in a
+   * missing page. `vm.memory.promises.change` waits off this thread.
    *
-   * @throws {TypevisorError} `ERR_CAPABILITY_MISSING` for `true` where `readonly-mem` is absent, `ERR_INVALID_ARGUMENT` on
+   * @throws {TypevisorError} `ERR_CAPABILITY_MISSING` for `true` where `readonly-mem` (Linux 3.7) is absent, `ERR_INVALID_ARGUMENT` on
    *   guest_memfd, and for `false` on a shared file that is not open for writing; `ERR_IOCTL` where KVM refuses (the slot is as it was), `ERR_POISONED`, `ERR_CLOSED`.
+   * @example
+   * using vm = Vm.create();
+   * const bios = vm.memory.map({ gpa: 0xf_0000, size: 64 * KiB });
+   * vm.memory.write(0xf_0000, new TextEncoder().encode('BIOS'));
+   * bios.setReadonly(true);
+   * console.log(bios.readonly); // true: from here on the guest's writes are exits
    */
   setReadonly(readonly: boolean): void {
     const { native } = this.#parts;
@@ -193,10 +209,16 @@ export class MemorySlot implements Disposable {
   }
 
   /**
-   * Has KVM write down which pages the guest writes to, or stops that. One ioctl: vCPUs may be running. Huge pages of the
-   * slot are mapped as small ones meanwhile.
+   * Has KVM write down which pages the guest writes to, or stops that (`KVM_MEM_LOG_DIRTY_PAGES`, api.rst 4.35). One ioctl:
+   * vCPUs may be running; KVM waits for those inside the kernel, as with {@link move}. Huge pages of the slot are mapped as
+   * small ones meanwhile.
    *
    * @throws {TypevisorError} `ERR_INVALID_ARGUMENT` on guest_memfd, `ERR_IOCTL`, `ERR_POISONED`, `ERR_CLOSED`.
+   * @example
+   * using vm = Vm.create();
+   * const slot = vm.memory.map({ gpa: 0, size: 64 * KiB });
+   * slot.setDirtyLog(true);
+   * console.log(slot.dirtyLog); // true
    */
   setDirtyLog(on: boolean): void {
     const { native } = this.#parts;
@@ -205,7 +227,8 @@ export class MemorySlot implements Disposable {
   }
 
   /**
-   * Takes the memory away from the guest and gives it back to the host. Twice is harmless, as is after its VM.
+   * Takes the memory away from the guest and gives it back to the host. Twice is harmless, as is after its VM. KVM waits for
+   * vCPUs inside the kernel, as with {@link move}; `vm.memory.promises.unmap` waits off this thread.
    *
    * @throws {TypevisorError} `ERR_IOCTL` where KVM refuses, `ERR_POISONED`.
    */

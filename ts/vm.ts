@@ -173,7 +173,7 @@ export class Vm implements Disposable, AsyncDisposable {
    *
    * @param file - Path or `file:` URL of the image, or the image itself.
    * @throws {TypevisorError} `ERR_IO` where the file cannot be read, `ERR_GUEST_IMAGE`, `ERR_MEMORY_HOLE`,
-   *   `ERR_SLOT_OVERLAP`, `ERR_INVALID_ARGUMENT`, `ERR_CLOSED`.
+   *   `ERR_SLOT_OVERLAP`, `ERR_INVALID_ARGUMENT`, `ERR_POISONED`, `ERR_CLOSED`.
    * @example
    * using vm = Vm.create({ irqchip: true });
    * vm.memory.map({ gpa: 0, size: 16 * MiB });

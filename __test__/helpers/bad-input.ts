@@ -136,6 +136,7 @@ export const BAD_INPUT: readonly BadInput[] = [
   ['a missing firmware file', 'ERR_IO', vm => vm.loadFirmware(NO_FILE)],
   ['a firmware that is none', 'ERR_GUEST_IMAGE', vm => vm.loadFirmware(new Uint8Array(100))],
   ['a closed VM', 'ERR_CLOSED', () => closedVm().memory.map({ gpa: 0, size: 4 * KiB })],
+  ['an address space of a closed VM', 'ERR_CLOSED', () => closedVm().memory.addressSpace(0)],
   ['a vCPU of a closed VM', 'ERR_CLOSED', () => closedVm().createVcpu()],
   ['a VM option as null', 'ERR_INVALID_ARGUMENT', () => Vm.create(wrong({ irqchip: null }))],
   ['no Kvm', 'ERR_INVALID_ARGUMENT', () => Vm.create(wrong({ kvm: {} }))],
