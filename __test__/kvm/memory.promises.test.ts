@@ -1,6 +1,6 @@
 import { KiB, MiB, type MemorySlot, TypevisorError, Vm } from '../../ts/index.ts';
 import { fixture } from '../helpers/child.ts';
-import { forever, load, machine } from '../helpers/guests.ts';
+import { COUNT, counting, load, machine, untilItCounts } from '../helpers/guests.ts';
 import { onKvm as test } from '../helpers/needs.ts';
 import { rejectsCode, throwsCode, wrong } from '../helpers/throws.ts';
 
@@ -198,11 +198,13 @@ test('memory.promises: closing with await using leaves no rejection unhandled', 
 });
 
 test('memory.promises: a running guest is not disturbed', async t => {
-  using guest = machine(forever(load(GPA)));
+  using guest = machine(counting(load(GPA)));
   const { memory } = guest.vm;
+  memory.map({ gpa: COUNT, size: 4 * KiB });
   const slot = memory.map({ gpa: GPA, size: 4 * KiB });
   const running = guest.vcpu.run();
   for (let round = 0; round < 20; round += 1) {
+    untilItCounts(guest.vm);
     await memory.promises.change(tx =>
       tx.setReadonly(slot, round % 2 === 0 && guest.vm.capabilities.has('readonly-mem')),
     );
