@@ -180,6 +180,7 @@ function pathOfUrl(url: URL): string {
 function bufferRequest(backing: BufferBacking, size: number): BackingRequest {
   const { buffer } = options<BufferBacking>(backing, 'a buffer backing', ['buffer']);
   if (!types.isSharedArrayBuffer(buffer)) throw invalid('buffer', 'a SharedArrayBuffer', buffer);
+  if (!buffer.growable) throw new TypevisorError('ERR_UNALIGNED', FIXED_LENGTH);
   const { length } = new Uint8Array(buffer); // what it has, whatever was written over `byteLength`
   if (length < size) {
     throw new TypevisorError(
@@ -187,7 +188,6 @@ function bufferRequest(backing: BufferBacking, size: number): BackingRequest {
       `buffer has ${length} bytes; the slot wants ${size}: grow it first`,
     );
   }
-  if (!buffer.growable) throw new TypevisorError('ERR_UNALIGNED', FIXED_LENGTH);
   const own = new Uint8Array(buffer, 0, size);
   return { backing: { kind: 'buffer', bytes: own }, own };
 }

@@ -12,7 +12,7 @@ import { defaultKvm, Kvm, nativeKvm } from './kvm.ts';
 import { Life } from './life.ts';
 import { type GpaRange, type GuestMemory, memoryFrom } from './memory.ts';
 import type { NativeVm } from './native.ts';
-import { ioctlsAreWatched, printable, tellIoctl } from './observe.ts';
+import { ioctlsAreWatched, orState, printable, tellIoctl } from './observe.ts';
 import { tellSlot } from './slot.ts';
 import { type Vcpu, vcpuFrom } from './vcpu.ts';
 
@@ -102,7 +102,7 @@ export class Vm implements Disposable, AsyncDisposable {
   static {
     printable(this, vm => {
       const { id, closed } = vm.#life;
-      return closed ? { id, closed } : { id, slots: vm.#memory.slots.length };
+      return closed ? { id, closed } : { id, ...orState(() => ({ slots: vm.#memory.slots.length })) };
     });
   }
 

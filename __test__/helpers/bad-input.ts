@@ -33,7 +33,12 @@ const BAD_BACKINGS: readonly (readonly [string, ErrorCode, (vm: Vm) => unknown])
   ['a file in no mode', 'ERR_INVALID_ARGUMENT', () => ({ file: '/dev/zero', mode: 'public' })],
   ['a file from before its start', 'ERR_OUT_OF_RANGE', () => ({ file: '/dev/zero', offset: -4096 })],
   ['a buffer that is not shared', 'ERR_INVALID_ARGUMENT', () => ({ buffer: new ArrayBuffer(8 * KiB) })],
-  ['a buffer that is too short', 'ERR_INVALID_ARGUMENT', () => ({ buffer: new SharedArrayBuffer(4 * KiB) })],
+  [
+    'a buffer that is too short',
+    'ERR_INVALID_ARGUMENT',
+    () => ({ buffer: new SharedArrayBuffer(4 * KiB, { maxByteLength: 8 * KiB }) }),
+  ],
+  ['a buffer that is too short and cannot grow', 'ERR_UNALIGNED', () => ({ buffer: new SharedArrayBuffer(8) })],
   ['a buffer of fixed length', 'ERR_UNALIGNED', () => ({ buffer: new SharedArrayBuffer(8 * KiB) })],
   ['a share of nothing', 'ERR_INVALID_ARGUMENT', () => ({ share: {} })],
   ['a share of a gone slot', 'ERR_CLOSED', ({ memory }) => ({ share: gone(memory) })],
