@@ -185,10 +185,10 @@ test('memory.change: not as one, the same is seen by the guest', async t => {
   vm.memory.map({ gpa: COUNT, size: 4 * KiB });
   let slot = vm.memory.map({ gpa: GPA, size: 4 * KiB });
   const running = vcpu.run();
-  let over = false;
-  const seen = running.finally(() => (over = true));
+  const state = { over: false };
+  const seen = running.finally(() => (state.over = true));
   untilItCounts(vm);
-  while (!over) {
+  while (!state.over) {
     slot.unmap();
     slot = vm.memory.map({ gpa: GPA, size: 4 * KiB });
     await setImmediate();

@@ -182,13 +182,12 @@ test('memory.promises: closing with await using leaves no rejection unhandled', 
   using other = Vm.create();
   other.memory.map({ gpa: 0, size: 4 * KiB });
   {
-    // Ends after the VM, and when all there was to deliver of it is: what threads deliver keeps its order.
-    await using _delivered = { [Symbol.asyncDispose]: () => other.memory.promises.fill(0, 1) };
     await using vm = Vm.create();
     vm.memory.map({ gpa: 0, size: 64 * MiB });
     // Nobody has a handler on any of them before the block has ended.
     for (let job = 0; job < 100; job += 1) pending.push(vm.memory.promises.fill(0, 64 * MiB, 1));
   }
+  await other.memory.promises.fill(0, 1); // what threads deliver keeps its order: now all of it is
   process.off('unhandledRejection', listen);
   t.deepEqual(unhandled, []);
   const ends = await Promise.allSettled(pending);
