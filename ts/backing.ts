@@ -17,8 +17,11 @@ export interface HugetlbBacking {
 /** A regular file, from `offset` on: as long as the slot at least. */
 export interface FileBacking {
   /**
-   * Path, `file:` URL, or a descriptor that is open for reading, for `'shared'` also for writing (unless the slot is
-   * read-only). A descriptor is duplicated: close yours when you like.
+   * Path, `file:` URL, or a descriptor that is open for reading, for `'shared'` also for writing. A descriptor is
+   * duplicated: close yours when you like.
+   *
+   * A read-only slot can also have a `'shared'` file that may not be written, or is not open for it: that slot stays
+   * read-only (`setReadonly(false)` is `ERR_INVALID_ARGUMENT`), to the host as well (`ERR_HOST_ACCESS`).
    */
   readonly file: string | URL | number;
   /** Where in the file the slot begins, in bytes, a multiple of the page size. Default 0. */
@@ -57,7 +60,7 @@ export interface ShareBacking {
  * | {@link HugetlbBacking} | all of it at once, from the pages the administrator set aside | by the kernel: words may be torn |
  * | {@link FileBacking} | page cache; `'private'` a copy of each page written | by the kernel: words may be torn; where the file was cut short, `ERR_HOST_ACCESS` |
  * | {@link BufferBacking} | what the buffer costs; kept while a slot is on it | direct; `slot.view()` is the buffer itself |
- * | `'guest-memfd'` | memory as it is touched; it is never read-only, moved or dirty-logged | by the kernel: words may be torn |
+ * | `'guest-memfd'` | memory as it is touched; it is never read-only, moved or dirty-logged. Needs `guest-memfd-flags` (Linux 6.18) and `user-memory2` (6.8) | by the kernel: words may be torn |
  * | {@link ShareBacking} | nothing more | as that of the slot shared |
  */
 export type Backing =
@@ -77,13 +80,13 @@ export interface MapOptions extends GpaRange {
   readonly size: number;
   /** What stands behind it. Default `'anonymous'`. */
   readonly backing?: Backing | undefined;
-  /** The guest cannot write to it: its writes are `mmio` exits. Default `false`. */
+  /** The guest cannot write to it: its writes are `mmio` exits. Needs `readonly-mem` (Linux 3.7). Default `false`. */
   readonly readonly?: boolean | undefined;
   /** KVM's number for the slot. Default: the lowest that is free. */
   readonly slot?: number | undefined;
   /**
-   * The address space it appears in: 0, or on x86_64 1, what a processor in system management mode sees (`multi-address-space`).
-   * Default: that of the memory it is mapped through.
+   * The address space it appears in: 0, or on x86_64 1, what a processor in system management mode sees. That needs
+   * `multi-address-space` (Linux 4.2). Default: that of the memory it is mapped through.
    */
   readonly addressSpace?: number | undefined;
   /**
@@ -177,6 +180,7 @@ function pathOfUrl(url: URL): string {
 function bufferRequest(backing: BufferBacking, size: number): BackingRequest {
   const { buffer } = options<BufferBacking>(backing, 'a buffer backing', ['buffer']);
   if (!types.isSharedArrayBuffer(buffer)) throw invalid('buffer', 'a SharedArrayBuffer', buffer);
+  if (!buffer.growable) throw new TypevisorError('ERR_UNALIGNED', FIXED_LENGTH);
   const { length } = new Uint8Array(buffer); // what it has, whatever was written over `byteLength`
   if (length < size) {
     throw new TypevisorError(
@@ -184,7 +188,6 @@ function bufferRequest(backing: BufferBacking, size: number): BackingRequest {
       `buffer has ${length} bytes; the slot wants ${size}: grow it first`,
     );
   }
-  if (!buffer.growable) throw new TypevisorError('ERR_UNALIGNED', FIXED_LENGTH);
   const own = new Uint8Array(buffer, 0, size);
   return { backing: { kind: 'buffer', bytes: own }, own };
 }

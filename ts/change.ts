@@ -3,11 +3,11 @@
 import { mapRequest, type MapOptions } from './backing.ts';
 import { boolean, bytes, invalid } from './check.ts';
 import { isThenable } from './device.ts';
-import { call, TypevisorError } from './errors.ts';
+import { TypevisorError } from './errors.ts';
 import { guard, KEY } from './handle.ts';
-import type { NativeChange, NativeSlot, NativeSlotInfo } from './native.ts';
-import { ioctlsAreWatched, printable } from './observe.ts';
-import { endSlot, type MemorySlot, slotParts, type SlotParts, tellSlot, tellSlotChange } from './slot.ts';
+import type { NativeChange, NativeDone, NativeSlotInfo } from './native.ts';
+import { printable } from './observe.ts';
+import { endSlot, type MemorySlot, ownSlot, type SlotParts, tellSlot, tellSlotChange } from './slot.ts';
 import type { SlotHandles } from './slots.ts';
 
 /** Makes the changes: called at once, with what it makes them by. It must not return a promise. */
@@ -28,6 +28,17 @@ export let collectChanges: (vm: number, make: MakeChanges) => CollectedChanges;
 /**
  * What `vm.memory.change` collects. Nothing is done before the function that it is given to has returned, and nothing at
  * all where that throws. It is of no use afterwards (`ERR_CLOSED`).
+ *
+ * @example
+ * using vm = Vm.create();
+ * const [low, high] = [vm.memory.map({ gpa: 0, size: 64 * KiB }), vm.memory.map({ gpa: 1 * MiB, size: 64 * KiB })];
+ * vm.memory.change(tx => {
+ *   tx.unmap(low);
+ *   tx.move(high, 0);
+ *   tx.setReadonly(high, true);
+ *   tx.map({ gpa: 1 * MiB, size: 4 * KiB });
+ * });
+ * console.log(vm.memory.slots.map(({ gpa, size }) => [gpa, size])); // [ [ 0, 65536 ], [ 1048576, 4096 ] ]
  */
 export class MemoryChange {
   readonly #vm: number;
@@ -97,9 +108,7 @@ export class MemoryChange {
 
   #own(slot: MemorySlot): SlotParts {
     this.#check();
-    const parts = slotParts(slot, 'slot');
-    if (parts.vm === this.#vm) return parts;
-    throw new TypevisorError('ERR_INVALID_ARGUMENT', 'this slot is another VM’s: a change is of one VM');
+    return ownSlot(slot, this.#vm);
   }
 
   #check(): void {
@@ -121,14 +130,10 @@ function refusePromise(given: unknown): void {
 export class CollectedChanges {
   readonly #vm: number;
   readonly #steps: readonly Step[];
-  /** The slots that they touch, as they are before: where somebody wants to hear of it. */
-  readonly #before: readonly (readonly [SlotParts, NativeSlotInfo])[];
 
   constructor(vm: number, steps: readonly Step[]) {
     this.#vm = vm;
     this.#steps = steps;
-    const touched = ioctlsAreWatched() ? new Set(steps.flatMap(({ parts }) => parts ?? [])) : [];
-    this.#before = Array.from(touched, parts => [parts, infoOf(parts.native)] as const);
   }
 
   /** What the addon is asked for. */
@@ -137,33 +142,33 @@ export class CollectedChanges {
   }
 
   /** They were made: gives the handles of what was mapped, in order. */
-  made(natives: readonly NativeSlot[], handles: SlotHandles): readonly MemorySlot[] {
+  made({ slots, infos }: NativeDone, handles: SlotHandles): readonly MemorySlot[] {
     const maps = this.#steps.filter(({ change }) => change.kind === 'map');
-    const mapped = natives.map((slot, at) => ({ slot, info: infoOf(slot), bytes: maps[at]?.bytes }));
     for (const { change, parts } of this.#steps) if (change.kind === 'unmap' && parts !== undefined) endSlot(parts);
-    if (ioctlsAreWatched()) this.#tell(mapped.map(({ info }) => info));
-    return Object.freeze(mapped.map(({ slot, info, bytes: own }) => handles.of(slot, info, own)));
+    this.#tell(infos);
+    return Object.freeze(slots.map((slot, at) => handles.of(slot, maps[at]?.bytes)));
   }
 
-  /** Step by step, as the core makes them. */
-  #tell(mapped: NativeSlotInfo[]): void {
-    const slots = new Map(this.#before);
-    for (const { change, parts } of this.#steps) {
-      const before = parts === undefined ? undefined : slots.get(parts);
-      const after = before === undefined ? mapped.shift() : changed(before, change);
-      if (after === undefined) continue; // nobody watched when it was asked for
-      if (change.kind === 'unmap') tellSlot(this.#vm, { ...after, size: 0 });
-      else tellSlotChange(this.#vm, before, after);
-      if (parts !== undefined) slots.set(parts, after);
+  /** Step by step, as the core makes them; nothing where nobody watched when they were asked for. */
+  #tell(infos: readonly NativeSlotInfo[]): void {
+    const slots = new Map<SlotParts, NativeSlotInfo>();
+    for (const [at, info] of infos.entries()) {
+      const step = this.#steps[at];
+      if (step?.parts === undefined) tellSlot(this.#vm, info);
+      else slots.set(step.parts, this.#told(step.change, slots.get(step.parts) ?? info));
     }
+  }
+
+  /** Tells of a change of a slot that was there, and gives the slot after it. */
+  #told(change: NativeChange, before: NativeSlotInfo): NativeSlotInfo {
+    const after = changed(before, change);
+    if (change.kind === 'unmap') tellSlot(this.#vm, { ...after, size: 0 });
+    else tellSlotChange(this.#vm, before, after);
+    return after;
   }
 }
 
 function changed(before: NativeSlotInfo, change: NativeChange): NativeSlotInfo {
   if (change.kind === 'move') return { ...before, gpa: change.gpa };
   return change.kind === 'set-readonly' ? { ...before, readonly: change.readonly } : before;
-}
-
-function infoOf(slot: NativeSlot): NativeSlotInfo {
-  return call(() => slot.info());
 }

@@ -83,6 +83,23 @@ export function byteArray(value: unknown, name: string): Uint8Array {
   return value;
 }
 
+/** Whether it is memory that others may write to meanwhile: a guest, where it is a slot's. Rust must not make a slice of it. */
+export function isShared(array: Uint8Array): boolean {
+  return types.isSharedArrayBuffer(array.buffer);
+}
+
+/** Bytes that nobody writes to while the addon reads them: the same ones, or a copy of those that are shared. */
+export function quiet(array: Uint8Array): Uint8Array {
+  return isShared(array) ? copied(array) : array;
+}
+
+/** A copy. @throws {TypevisorError} As {@link allocate}. */
+export function copied(array: Uint8Array): Uint8Array {
+  const copy = allocate(array.length);
+  copy.set(array);
+  return copy;
+}
+
 /** A fresh array of that many bytes, which is more than there can be in an array where the argument was wrong. */
 export function allocate(size: number): Uint8Array {
   try {

@@ -3,7 +3,7 @@
 import { errorMonitor } from 'node:events';
 import { Writable } from 'node:stream';
 import { WritableStream } from 'node:stream/web';
-import { byteArray, invalid } from './check.ts';
+import { byteArray, invalid, quiet } from './check.ts';
 import { call, TypevisorError } from './errors.ts';
 import type { NativeClaim } from './native.ts';
 import { Reader } from './reader.ts';
@@ -76,7 +76,7 @@ export function serialConsole(sink: ConsoleSink): SerialConsole {
     send(bytes: Uint8Array): number {
       const claim = lines.get(console);
       if (claim === undefined) throw new TypevisorError('ERR_CLOSED', 'the serial console stands on no port');
-      const input = byteArray(bytes, 'bytes');
+      const input = quiet(byteArray(bytes, 'bytes'));
       return call(() => claim.send(input));
     },
   });

@@ -114,10 +114,10 @@ async function finish(
   }
 }
 
-/** A delivery under a run's number is an exit; `null` is for wake-ups alone, slots for jobs. */
+/** A delivery under a run's number is an exit; `null` is for wake-ups alone, what was done to slots for jobs. */
 function outcome(payload: Payload): NativeExit {
   const exit = unwrap(payload);
-  if (exit === null || Array.isArray(exit))
+  if (exit === null || 'slots' in exit)
     throw new TypevisorError('ERR_INTERNAL', 'a run ended without an exit; please report it');
   return exit;
 }

@@ -7,10 +7,10 @@
  */
 
 import { arrived, stayAwake } from './awake.ts';
-import type { Failure, NativeExit, NativeSlot } from './native.ts';
+import type { Failure, NativeDone, NativeExit } from './native.ts';
 
 /** What comes under a number: the outcome of a run or of a job, or `null` for a mere wake-up. */
-export type Payload = Failure | NativeExit | NativeSlot[] | null;
+export type Payload = Failure | NativeExit | NativeDone | null;
 
 /** The outcome, and the claim whose access it is; 0 where nobody claimed it. */
 export interface Delivery {

@@ -2,14 +2,14 @@
 
 import { mapRequest, type MapOptions } from './backing.ts';
 import { collectChanges, type MakeChanges } from './change.ts';
-import { allocate, byteArray, bytes, integer } from './check.ts';
+import { allocate, byteArray, bytes, copied, integer } from './check.ts';
 import { call, TypevisorError, unwrap } from './errors.ts';
 import { guard, KEY } from './handle.ts';
 import type { Life } from './life.ts';
 import { nextId, request } from './mailbox.ts';
-import type { NativeJob, NativeMemory, NativeSlot } from './native.ts';
+import type { NativeDone, NativeExit, NativeJob, NativeMemory } from './native.ts';
 import { ioctlsAreWatched, printable } from './observe.ts';
-import { endSlot, type MemorySlot, slotParts, tellSlot, tellSlotChange, unlessGone } from './slot.ts';
+import { endSlot, type MemorySlot, ownSlot, tellSlot, tellSlotChange, unlessGone } from './slot.ts';
 import type { SlotHandles } from './slots.ts';
 
 /** For memory.ts alone. */
@@ -47,30 +47,39 @@ export class MemoryPromises {
    * As `vm.memory.map`; a file is opened on that thread, too.
    *
    * @throws {TypevisorError} As {@link GuestMemory.map}.
+   * @example
+   * using vm = Vm.create();
+   * const slot = await vm.memory.promises.map({ gpa: 0, size: 64 * KiB, backing: 'memfd' });
+   * console.log(slot.backing); // memfd
    */
   map(range: MapOptions): Promise<MemorySlot> {
     return this.#hold(async () => {
       const { request: options, bytes: own } = mapRequest(range);
-      const [native] = await this.#made({ kind: 'map', options });
+      const { slots, infos } = await this.#change({ kind: 'map', options });
+      for (const info of infos) tellSlot(this.#life.id, info);
+      const [native] = slots;
       if (native === undefined) throw new TypevisorError('ERR_INTERNAL', 'a map without a slot; please report it');
-      const info = call(() => native.info());
-      if (ioctlsAreWatched()) tellSlot(this.#life.id, info);
-      return this.#handles.of(native, info, own);
+      return this.#handles.of(native, own);
     });
   }
 
   /**
    * As `slot.unmap`: of a slot that is gone, with its VM or before, it is harmless.
    *
-   * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, `ERR_IOCTL`, `ERR_POISONED`.
+   * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, also for the slot of another VM; `ERR_IOCTL`, `ERR_POISONED`.
+   * @example
+   * using vm = Vm.create();
+   * const slot = vm.memory.map({ gpa: 0, size: 64 * KiB });
+   * await vm.memory.promises.unmap(slot);
+   * console.log(vm.memory.slots); // []
    */
   unmap(slot: MemorySlot): Promise<void> {
     return this.#hold(async () => {
-      const parts = slotParts(slot, 'slot');
+      const parts = ownSlot(slot, this.#life.id);
       if (parts.gone) return;
       try {
-        await this.#do({ kind: 'unmap', slot: parts.native });
-        if (ioctlsAreWatched()) tellSlot(parts.vm, { ...call(() => parts.native.info()), size: 0 });
+        const { infos } = await this.#change({ kind: 'unmap', slot: parts.native });
+        for (const info of infos) tellSlot(parts.vm, { ...info, size: 0 });
       } catch (error) {
         unlessGone(error);
       }
@@ -81,15 +90,19 @@ export class MemoryPromises {
   /**
    * As `slot.move`.
    *
-   * @throws {TypevisorError} As {@link MemorySlot.move}; `ERR_INVALID_ARGUMENT`.
+   * @throws {TypevisorError} As {@link MemorySlot.move}; `ERR_INVALID_ARGUMENT`, also for the slot of another VM.
+   * @example
+   * using vm = Vm.create();
+   * const slot = vm.memory.map({ gpa: 0, size: 64 * KiB });
+   * await vm.memory.promises.move(slot, 1 * MiB);
+   * console.log(slot.gpa); // 1048576
    */
   move(slot: MemorySlot, gpa: number): Promise<void> {
     return this.#hold(async () => {
-      const { native, vm } = slotParts(slot, 'slot');
+      const { native, vm } = ownSlot(slot, this.#life.id);
       const to = bytes(gpa, 'gpa');
-      const before = ioctlsAreWatched() ? call(() => native.info()) : undefined;
-      await this.#do({ kind: 'move', slot: native, gpa: to });
-      if (before !== undefined) tellSlotChange(vm, before, { ...before, gpa: to });
+      const { infos } = await this.#change({ kind: 'move', slot: native, gpa: to });
+      for (const before of infos) tellSlotChange(vm, before, { ...before, gpa: to });
     });
   }
 
@@ -97,11 +110,19 @@ export class MemoryPromises {
    * As `vm.memory.change`: `make` is called at once, and what it asked for is made on that thread.
    *
    * @throws {TypevisorError} As {@link GuestMemory.change}.
+   * @example
+   * using vm = Vm.create();
+   * const slot = vm.memory.map({ gpa: 0, size: 64 * KiB });
+   * const [made] = await vm.memory.promises.change(tx => {
+   *   tx.unmap(slot);
+   *   tx.map({ gpa: 0, size: 128 * KiB });
+   * });
+   * console.log(made?.size); // 131072
    */
   change(make: MakeChanges): Promise<readonly MemorySlot[]> {
     return this.#hold(async () => {
       const changes = collectChanges(this.#life.id, make);
-      return changes.made(await this.#made({ kind: 'change', changes: changes.request }), this.#handles);
+      return changes.made(await this.#change({ kind: 'change', changes: changes.request }), this.#handles);
     });
   }
 
@@ -109,6 +130,10 @@ export class MemoryPromises {
    * As `vm.memory.read`.
    *
    * @throws {TypevisorError} As {@link GuestMemory.read}.
+   * @example
+   * using vm = Vm.create();
+   * vm.memory.map({ gpa: 0, size: 64 * KiB });
+   * console.log((await vm.memory.promises.read(0, 64 * KiB)).length); // 65536
    */
   read(gpa: number, size: number): Promise<Uint8Array> {
     return this.#hold(async () => {
@@ -123,13 +148,15 @@ export class MemoryPromises {
    * As `vm.memory.write`, with the bytes that `source` has now.
    *
    * @throws {TypevisorError} As {@link GuestMemory.write}.
+   * @example
+   * using vm = Vm.create();
+   * vm.memory.map({ gpa: 0, size: 64 * KiB });
+   * await vm.memory.promises.write(0x1000, new TextEncoder().encode('hello'));
    */
   write(gpa: number, source: Uint8Array): Promise<void> {
     return this.#hold(async () => {
       const address = bytes(gpa, 'gpa');
-      const copy = allocate(byteArray(source, 'source').length);
-      copy.set(source);
-      await this.#do({ kind: 'write', gpa: address, bytes: copy });
+      await this.#do({ kind: 'write', gpa: address, bytes: copied(byteArray(source, 'source')) });
     });
   }
 
@@ -137,6 +164,10 @@ export class MemoryPromises {
    * As `vm.memory.fill`.
    *
    * @throws {TypevisorError} As {@link GuestMemory.fill}.
+   * @example
+   * using vm = Vm.create();
+   * vm.memory.map({ gpa: 0, size: 64 * KiB });
+   * await vm.memory.promises.fill(0, 64 * KiB, 0xff);
    */
   fill(gpa: number, size: number, byte = 0): Promise<void> {
     return this.#hold(async () => {
@@ -149,16 +180,17 @@ export class MemoryPromises {
     return this.#life.hold(this, work);
   }
 
-  /** A job that makes slots. */
-  async #made(job: NativeJob): Promise<NativeSlot[]> {
-    const made = await this.#do(job);
-    return Array.isArray(made) ? made : [];
+  /** A job that changes slots. What there is to tell of it is known to the thread that does it, and to no other. */
+  async #change(job: NativeJob): Promise<NativeDone> {
+    const done = await this.#do(job, ioctlsAreWatched());
+    if (done !== null && 'slots' in done) return done;
+    throw new TypevisorError('ERR_INTERNAL', 'a change that says nothing; please report it');
   }
 
-  async #do(job: NativeJob): Promise<unknown> {
+  async #do(job: NativeJob, watched = false): Promise<NativeExit | NativeDone | null> {
     const native = this.#native;
     const id = nextId();
-    const { payload } = await request(id, () => call(() => native.start(id, job)), this.#life.liveness);
+    const { payload } = await request(id, () => call(() => native.start(id, job, watched)), this.#life.liveness);
     return unwrap(payload);
   }
 }

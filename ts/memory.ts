@@ -3,12 +3,12 @@
 import { NumberAccess } from './accessors.ts';
 import { ADDRESS_SPACE_MAX, mapRequest, type MapOptions } from './backing.ts';
 import { collectChanges, type MakeChanges } from './change.ts';
-import { allocate, byteArray, bytes, integer, options } from './check.ts';
+import { allocate, byteArray, bytes, integer, isShared, options, quiet } from './check.ts';
 import { call } from './errors.ts';
 import { guard, KEY } from './handle.ts';
 import type { Life } from './life.ts';
 import { type MemoryPromises, promisesFrom } from './memory-promises.ts';
-import type { NativeMemory } from './native.ts';
+import type { NativeMemory, NativeSlotInfo } from './native.ts';
 import { ioctlsAreWatched, printable } from './observe.ts';
 import { type MemorySlot, tellSlot } from './slot.ts';
 import { SlotHandles } from './slots.ts';
@@ -79,13 +79,15 @@ export class GuestMemory extends NumberAccess {
   }
 
   /**
-   * Gives the guest memory: zeroed memory of its own, or what {@link MapOptions.backing} says. One ioctl: vCPUs may be
-   * running.
+   * Gives the guest memory: zeroed memory of its own, or what {@link MapOptions.backing} says. One ioctl (api.rst 4.35 and
+   * 4.140): vCPUs may be running. It waits behind a change that is under way; to wait off this thread, use
+   * {@link promises}, which also opens files there.
    *
    * @throws {TypevisorError} `ERR_UNALIGNED`, `ERR_OUT_OF_RANGE`, `ERR_SLOT_OVERLAP`, `ERR_SLOT_LIMIT`,
-   *   `ERR_INVALID_ARGUMENT`, `ERR_POISONED`, `ERR_CLOSED`; `ERR_CAPABILITY_MISSING` for `readonly` where `readonly-mem` is
-   *   absent, and for a backing or an address space that this VM cannot have; `ERR_LIMIT` where the host has no such amount
-   *   of memory, or of huge pages, or no mapping or descriptor left; `ERR_IO` for a file that cannot be opened.
+   *   `ERR_INVALID_ARGUMENT`, `ERR_POISONED`, `ERR_CLOSED`; `ERR_CAPABILITY_MISSING` for `readonly` where `readonly-mem`
+   *   (Linux 3.7) is absent, for `'guest-memfd'` without `guest-memfd-flags` (6.18), and for an address space without
+   *   `multi-address-space` (4.2, x86_64); `ERR_LIMIT` where the host has no such amount of memory, or of huge pages, or no
+   *   mapping or descriptor left; `ERR_IO` for a file that cannot be opened; `ERR_IOCTL` where KVM refuses.
    * @example
    * using vm = Vm.create();
    * const ram = vm.memory.map({ gpa: 0, size: 64 * KiB, backing: 'memfd' });
@@ -98,9 +100,12 @@ export class GuestMemory extends NumberAccess {
     const { life, handles } = this.#shared;
     const { request, bytes: own } = mapRequest(range);
     const native = call(() => memory.map(request));
-    const info = call(() => native.info());
-    if (ioctlsAreWatched()) tellSlot(life.id, info);
-    return handles.of(native, info, own);
+    if (ioctlsAreWatched())
+      tellSlot(
+        life.id,
+        call(() => native.info()),
+      );
+    return handles.of(native, own);
   }
 
   /**
@@ -109,11 +114,14 @@ export class GuestMemory extends NumberAccess {
    *
    * What is unmapped or moved away by a change makes room for what the same change maps.
    *
+   * It waits until every vCPU has left the kernel: long, where one sleeps in a missing page. `promises.change` waits off this
+   * thread.
+   *
    * @param make - Says what is to be changed, by what it is given: called at once, and synchronous. Where it throws,
    *   nothing is done, and that is thrown on.
    * @returns The slots that it mapped, in order.
    * @throws {TypevisorError} As {@link map} and {@link MemorySlot.move}, with nothing changed; `ERR_INVALID_ARGUMENT` where
-   *   `make` returns a promise; `ERR_POISONED` where KVM refused a change and then to take back those before it: the VM
+   *   `make` returns a promise; `ERR_IOCTL` where KVM refuses a change, with those before it taken back; `ERR_POISONED` where KVM refused a change and then to take back those before it: the VM
    *   can only be closed.
    * @example
    * using vm = Vm.create();
@@ -128,10 +136,9 @@ export class GuestMemory extends NumberAccess {
     const memory = this.#native;
     const { life, handles } = this.#shared;
     const changes = collectChanges(life.id, make);
-    return changes.made(
-      call(() => memory.change(changes.request)),
-      handles,
-    );
+    const watched = ioctlsAreWatched();
+    const done = call(() => memory.change(changes.request, watched));
+    return changes.made(done, handles);
   }
 
   /** The same off this thread, for what may take its time: in the order asked for, on a thread of the VM's. */
@@ -141,22 +148,26 @@ export class GuestMemory extends NumberAccess {
 
   /**
    * The memory as another address space has it: its slots, and the host's access through it. 0 is what vCPUs see, 1 on
-   * x86_64 what they see in system management mode.
+   * x86_64 what they see in system management mode (api.rst 4.35).
    *
-   * @throws {TypevisorError} `ERR_CAPABILITY_MISSING` where there is one alone (`multi-address-space`), `ERR_OUT_OF_RANGE`,
-   *   `ERR_CLOSED`.
+   * @throws {TypevisorError} `ERR_CAPABILITY_MISSING` where there is one alone (`multi-address-space`, Linux 4.2),
+   *   `ERR_OUT_OF_RANGE`, `ERR_POISONED`, `ERR_CLOSED`.
+   * @example
+   * using vm = Vm.create();
+   * if (vm.capabilities.has('multi-address-space')) {
+   *   const management = vm.memory.addressSpace(1);
+   *   management.map({ gpa: 640 * KiB, size: 128 * KiB });
+   *   console.log(management.slots.length, vm.memory.slots.length); // 1 0
+   * }
    */
   addressSpace(id: number): GuestMemory {
     const native = this.#native;
     const { spaces } = this.#shared;
     const number = integer(id, 'id', 0, ADDRESS_SPACE_MAX);
+    const found = call(() => native.addressSpace(number));
     const known = spaces.get(number);
     if (known !== undefined) return known;
-    const memory = new GuestMemory(
-      KEY,
-      call(() => native.addressSpace(number)),
-      this.#shared,
-    );
+    const memory = new GuestMemory(KEY, found, this.#shared);
     spaces.set(number, memory);
     return memory;
   }
@@ -164,69 +175,77 @@ export class GuestMemory extends NumberAccess {
   /**
    * All slots by address, those of a firmware included.
    *
-   * @throws {TypevisorError} `ERR_CLOSED`.
+   * @throws {TypevisorError} `ERR_POISONED`, `ERR_CLOSED`.
    */
   get slots(): readonly MemorySlot[] {
     const native = this.#native;
     const { handles } = this.#shared;
     const infos = call(() => native.slots());
-    return Object.freeze(infos.flatMap(info => handles.known(info) ?? this.slotAt(info.gpa) ?? []));
+    return Object.freeze(infos.flatMap(info => handles.known(info) ?? this.#found(info) ?? []));
   }
 
   /**
    * The slot behind an address, if there is one.
    *
-   * @throws {TypevisorError} `ERR_OUT_OF_RANGE`, `ERR_CLOSED`.
+   * @throws {TypevisorError} `ERR_OUT_OF_RANGE`, `ERR_POISONED`, `ERR_CLOSED`.
    */
   slotAt(gpa: number): MemorySlot | undefined {
     const memory = this.#native;
     const address = bytes(gpa, 'gpa');
     const native = call(() => memory.slotAt(address));
-    if (native === null) return undefined;
-    return this.#shared.handles.of(
-      native,
-      call(() => native.info()),
-    );
+    return native === null ? undefined : this.#shared.handles.of(native);
+  }
+
+  /** A slot that was listed and has no handle yet, unless another thread has put another one there since. */
+  #found({ gpa, serial }: NativeSlotInfo): MemorySlot | undefined {
+    const memory = this.#native;
+    const native = call(() => memory.slotAt(gpa));
+    if (native === null || call(() => native.serial()) !== serial) return undefined;
+    return this.#shared.handles.of(native);
   }
 
   /**
    * Copies `size` bytes out of the guest.
    *
-   * @throws {TypevisorError} `ERR_MEMORY_HOLE`, `ERR_HOST_ACCESS`, `ERR_OUT_OF_RANGE`, `ERR_CLOSED`.
+   * @throws {TypevisorError} `ERR_MEMORY_HOLE`, `ERR_HOST_ACCESS`, `ERR_OUT_OF_RANGE`, `ERR_POISONED`, `ERR_CLOSED`.
    */
   read(gpa: number, size: number): Uint8Array {
     return this.readInto(gpa, allocate(bytes(size, 'size')));
   }
 
   /**
-   * Copies out of the guest until `target` is full, and gives `target` back.
+   * Copies out of the guest until `target` is full, and gives `target` back. That may be over memory of a guest's, as
+   * `slot.view()` is, also where both overlap.
    *
-   * @throws {TypevisorError} `ERR_MEMORY_HOLE`, `ERR_HOST_ACCESS`, `ERR_OUT_OF_RANGE`, `ERR_CLOSED`.
+   * @throws {TypevisorError} `ERR_MEMORY_HOLE`, `ERR_HOST_ACCESS`, `ERR_OUT_OF_RANGE`, `ERR_POISONED`, `ERR_CLOSED`.
    */
   override readInto<T extends Uint8Array>(gpa: number, target: T): T {
     const native = this.#native;
     const address = bytes(gpa, 'gpa');
     byteArray(target, 'target');
-    call(() => native.read(address, target));
+    const into = isShared(target) ? allocate(target.length) : target;
+    call(() => native.read(address, into));
+    if (into !== target) target.set(into);
     return target;
   }
 
   /**
-   * Copies `source` into the guest, read-only slots included.
+   * Copies `source` into the guest, read-only slots included: but for those on a shared file that may not be written.
+   * `source` may be over memory of a guest's, also where both overlap.
    *
-   * @throws {TypevisorError} `ERR_MEMORY_HOLE`, `ERR_HOST_ACCESS`, `ERR_OUT_OF_RANGE`, `ERR_CLOSED`.
+   * @throws {TypevisorError} `ERR_MEMORY_HOLE`, `ERR_HOST_ACCESS`, `ERR_OUT_OF_RANGE`, `ERR_POISONED`, `ERR_CLOSED`.
    */
   override write(gpa: number, source: Uint8Array): void {
     const native = this.#native;
     const address = bytes(gpa, 'gpa');
-    byteArray(source, 'source');
-    call(() => native.write(address, source));
+    const from = quiet(byteArray(source, 'source'));
+    call(() => native.write(address, from));
   }
 
   /**
    * Sets `size` bytes from `gpa` on to `byte`.
    *
-   * @throws {TypevisorError} `ERR_MEMORY_HOLE`, `ERR_HOST_ACCESS`, `ERR_OUT_OF_RANGE`, `ERR_CLOSED`.
+   * @throws {TypevisorError} `ERR_MEMORY_HOLE`, `ERR_HOST_ACCESS`, `ERR_OUT_OF_RANGE`, `ERR_POISONED`, `ERR_CLOSED`.
    */
   fill(gpa: number, size: number, byte = 0): void {
     const native = this.#native;
@@ -241,7 +260,7 @@ export class GuestMemory extends NumberAccess {
    * border of slots. A guest that runs may write meanwhile.
    *
    * @throws {TypevisorError} `ERR_MEMORY_HOLE` where any of these bytes has no memory; `ERR_HOST_ACCESS`, `ERR_OUT_OF_RANGE`,
-   *   `ERR_CLOSED`; `ERR_INVALID_ARGUMENT` for an empty pattern.
+   *   `ERR_POISONED`, `ERR_CLOSED`; `ERR_INVALID_ARGUMENT` for an empty pattern.
    * @example
    * using vm = Vm.create();
    * vm.memory.map({ gpa: 0, size: 64 * KiB });
@@ -254,7 +273,7 @@ export class GuestMemory extends NumberAccess {
     const address = bytes(gpa, 'gpa');
     const length = bytes(size, 'size');
     const most = integer(limit, 'limit', 1, LIMIT_MAX);
-    byteArray(pattern, 'pattern');
-    return call(() => native.search(address, length, pattern, most));
+    const wanted = quiet(byteArray(pattern, 'pattern'));
+    return call(() => native.search(address, length, wanted, most));
   }
 }

@@ -111,6 +111,14 @@ export interface NativeSlotInfo {
   serial: number;
 }
 
+/** What was done to slots. */
+export interface NativeDone {
+  /** Those that were made, in order. */
+  slots: NativeSlot[];
+  /** Where it was asked for (`watched`), one for each step: the slot as it was made, or as it was before. */
+  infos: NativeSlotInfo[];
+}
+
 /** One per environment (main thread or worker). */
 export interface Binding {
   /** Of the addon; it has to be that of the package. */
@@ -121,7 +129,7 @@ export interface Binding {
   doctor(path: string | null): NativeDoctorReport;
   /** `deliver` is called on this thread with the number under which somebody waits: exits, jobs done, and wake-ups. */
   attach(
-    deliver: (id: number, payload: Failure | NativeExit | NativeSlot[] | null, claim: number) => void,
+    deliver: (id: number, payload: Failure | NativeExit | NativeDone | null, claim: number) => void,
   ): Failure | NativeEnvironment;
 }
 
@@ -159,8 +167,8 @@ export interface NativeVm {
 
 export interface NativeMemory {
   map(options: NativeMapOptions): Failure | NativeSlot;
-  /** All of it or nothing. Gives the slots of its maps, in order. */
-  change(changes: NativeChange[]): Failure | NativeSlot[];
+  /** All of it or nothing. */
+  change(changes: NativeChange[], watched: boolean): Failure | NativeDone;
   slots(): Failure | NativeSlotInfo[];
   slotAt(gpa: number): Failure | NativeSlot | null;
   read(gpa: number, target: Uint8Array): Failure | null;
@@ -170,8 +178,8 @@ export interface NativeMemory {
   search(gpa: number, size: number, pattern: Uint8Array, limit: number): Failure | number[];
   /** The same memory through another address space. */
   addressSpace(id: number): Failure | NativeMemory;
-  /** Does it on the VM's control thread; the slots it made, or `null`, or why it failed is delivered under `id`. */
-  start(id: number, job: NativeJob): Failure | null;
+  /** Does it on the VM's control thread; what it did to slots, or `null`, or why it failed is delivered under `id`. */
+  start(id: number, job: NativeJob, watched: boolean): Failure | null;
 }
 
 export interface NativeMapOptions {
@@ -225,6 +233,10 @@ export interface NativeUnclaimed {
 }
 
 export interface NativeSlot {
+  /** What KVM names it by: the address space in the upper 16 bits, its number in the lower. Numbers are used again. */
+  id(): number;
+  /** Never used twice, and greater than that of any slot before it. */
+  serial(): number;
   info(): NativeSlotInfo;
   move(gpa: number): Failure | null;
   setReadonly(readonly: boolean): Failure | null;

@@ -2,6 +2,7 @@
 
 import { channel } from 'node:diagnostics_channel';
 import { debuglog, inspect, type InspectOptions } from 'node:util';
+import { TypevisorError } from './errors.ts';
 import type { Exit } from './exit.ts';
 
 /** What the channel `typevisor:vm` tells: a VM was made, or closed. `vm` is its number in this thread, from 1. */
@@ -65,7 +66,7 @@ const ONE_LINE: InspectOptions = { breakLength: Number.POSITIVE_INFINITY, compac
 
 /**
  * Says how the objects of a class print: its name and a few fields, `undefined` ones left out. Printing never throws, so
- * they can be logged in any state: where `fields` throws, as what it asks is closed, `closed: true` stands for them.
+ * they can be logged in any state: where `fields` throws, {@link orState} stands for them.
  */
 export function printable<T>(
   made: { readonly name: string; readonly prototype: T },
@@ -74,17 +75,21 @@ export function printable<T>(
   // `depth` is what is left of it, `options.depth` what there was at first.
   function print(this: T, depth: number | null, options: InspectOptions): string {
     if (depth !== null && depth < 0) return `[${made.name}]`;
-    const shown = Object.entries(fieldsOf(this)).filter(([, value]) => value !== undefined);
+    const shown = Object.entries(orState(() => fields(this))).filter(([, value]) => value !== undefined);
     return `${made.name} ${inspect(Object.fromEntries(shown), { ...options, depth })}`;
   }
-  function fieldsOf(self: T): object {
-    try {
-      return fields(self);
-    } catch {
-      return { closed: true };
-    }
-  }
   Object.defineProperty(made.prototype, inspect.custom, { value: print, configurable: true, writable: true });
+}
+
+/** What `fields` gives; where it throws, why: `poisoned`, `forked`, or `closed` as most likely. */
+export function orState(fields: () => object): object {
+  try {
+    return fields();
+  } catch (error) {
+    const code = error instanceof TypevisorError ? error.code : undefined;
+    if (code === 'ERR_POISONED') return { poisoned: true };
+    return code === 'ERR_FORKED' ? { forked: true } : { closed: true };
+  }
 }
 
 /** An address, printed in hexadecimal. */

@@ -14,10 +14,14 @@ export interface SlotParts {
   readonly native: NativeSlot;
   /** The number of its VM. */
   readonly vm: number;
+  /** What KVM names it by, as its address space and number; other slots may have had it, and get it again. */
+  readonly id: number;
+  /** Of no other slot, and greater than that of any before it. */
+  readonly serial: number;
   /** Its bytes, where they are a SharedArrayBuffer's. */
   bytes: Uint8Array | undefined;
   /** Told when the slot is gone. */
-  readonly forget: () => void;
+  readonly forget: (parts: SlotParts) => void;
   gone: boolean;
 }
 
@@ -25,6 +29,17 @@ export interface SlotParts {
 export let slotFrom: (parts: SlotParts) => MemorySlot;
 /** What is behind a handle that came as the argument `name`; for the facade's own files alone. */
 export let slotParts: (slot: unknown, name: string) => SlotParts;
+
+/**
+ * The same of one that has to be a slot of the VM with that number.
+ *
+ * @throws {TypevisorError} `ERR_INVALID_ARGUMENT` for anything else, gone or not.
+ */
+export function ownSlot(slot: unknown, vm: number): SlotParts {
+  const parts = slotParts(slot, 'slot');
+  if (parts.vm === vm) return parts;
+  throw new TypevisorError('ERR_INVALID_ARGUMENT', 'slot is another VM’s: ask the memory of its own VM');
+}
 
 /** What there is to tell of a slot. */
 type Told = Omit<NativeSlotInfo, 'serial' | 'backing'>;
@@ -50,7 +65,7 @@ const TOLD = ['gpa', 'readonly', 'dirtyLog'] as const;
 /** The slot is unmapped: its handle knows, and so does whoever found it by its number. */
 export function endSlot(parts: SlotParts): void {
   parts.gone = true;
-  parts.forget();
+  parts.forget(parts);
 }
 
 /** Runs an unmapping. What its VM has taken with it, or somebody else unmapped, is as good as unmapped. */
@@ -153,10 +168,19 @@ export class MemorySlot implements Disposable {
   }
 
   /**
-   * Moves the slot to another guest physical address; its content stays. One ioctl: vCPUs may be running.
+   * Moves the slot to another guest physical address; its content stays. One ioctl (api.rst 4.35): vCPUs may be running.
+   * KVM waits for each of them that is inside the kernel: long, where one sleeps in a missing page. `vm.memory.promises.move`
+   * waits off this thread.
    *
    * @param gpa - The new first address in bytes, a multiple of 4 KiB.
-   * @throws {TypevisorError} `ERR_UNALIGNED`, `ERR_OUT_OF_RANGE`, `ERR_SLOT_OVERLAP`, `ERR_POISONED`, `ERR_CLOSED`.
+   * @throws {TypevisorError} `ERR_UNALIGNED`, `ERR_OUT_OF_RANGE`, `ERR_SLOT_OVERLAP`, `ERR_INVALID_ARGUMENT` on guest_memfd,
+   *   `ERR_IOCTL` where KVM refuses (the slot is as it was), `ERR_POISONED`, `ERR_CLOSED`.
+   * @example
+   * using vm = Vm.create();
+   * const slot = vm.memory.map({ gpa: 0, size: 64 * KiB });
+   * vm.memory.setUint8(5, 42);
+   * slot.move(1 * MiB);
+   * console.log(vm.memory.getUint8(1 * MiB + 5)); // 42
    */
   move(gpa: number): void {
     const { native } = this.#parts;
@@ -166,10 +190,17 @@ export class MemorySlot implements Disposable {
 
   /**
    * Makes ROM of RAM, or RAM of ROM: content, place and number stay. KVM has to remove the slot and add it again, so vCPUs
-   * are held out meanwhile: none of them sees the hole.
+   * are held out meanwhile: none of them sees the hole. It waits until each has left the kernel: long, where one sleeps in a
+   * missing page. `vm.memory.promises.change` waits off this thread.
    *
-   * @throws {TypevisorError} `ERR_CAPABILITY_MISSING` for `true` where `readonly-mem` is absent, `ERR_INVALID_ARGUMENT` on
-   *   guest_memfd, `ERR_IOCTL` where KVM refuses (the slot is as it was), `ERR_POISONED`, `ERR_CLOSED`.
+   * @throws {TypevisorError} `ERR_CAPABILITY_MISSING` for `true` where `readonly-mem` (Linux 3.7) is absent, `ERR_INVALID_ARGUMENT` on
+   *   guest_memfd, and for `false` on a shared file that is not open for writing; `ERR_IOCTL` where KVM refuses (the slot is as it was), `ERR_POISONED`, `ERR_CLOSED`.
+   * @example
+   * using vm = Vm.create();
+   * const bios = vm.memory.map({ gpa: 0xf_0000, size: 64 * KiB });
+   * vm.memory.write(0xf_0000, new TextEncoder().encode('BIOS'));
+   * bios.setReadonly(true);
+   * console.log(bios.readonly); // true: from here on the guest's writes are exits
    */
   setReadonly(readonly: boolean): void {
     const { native } = this.#parts;
@@ -178,10 +209,16 @@ export class MemorySlot implements Disposable {
   }
 
   /**
-   * Has KVM write down which pages the guest writes to, or stops that. One ioctl: vCPUs may be running. Huge pages of the
-   * slot are mapped as small ones meanwhile.
+   * Has KVM write down which pages the guest writes to, or stops that (`KVM_MEM_LOG_DIRTY_PAGES`, api.rst 4.35). One ioctl:
+   * vCPUs may be running; KVM waits for those inside the kernel, as with {@link move}. Huge pages of the slot are mapped as
+   * small ones meanwhile.
    *
    * @throws {TypevisorError} `ERR_INVALID_ARGUMENT` on guest_memfd, `ERR_IOCTL`, `ERR_POISONED`, `ERR_CLOSED`.
+   * @example
+   * using vm = Vm.create();
+   * const slot = vm.memory.map({ gpa: 0, size: 64 * KiB });
+   * slot.setDirtyLog(true);
+   * console.log(slot.dirtyLog); // true
    */
   setDirtyLog(on: boolean): void {
     const { native } = this.#parts;
@@ -190,7 +227,8 @@ export class MemorySlot implements Disposable {
   }
 
   /**
-   * Takes the memory away from the guest and gives it back to the host. Twice is harmless, as is after its VM.
+   * Takes the memory away from the guest and gives it back to the host. Twice is harmless, as is after its VM. KVM waits for
+   * vCPUs inside the kernel, as with {@link move}; `vm.memory.promises.unmap` waits off this thread.
    *
    * @throws {TypevisorError} `ERR_IOCTL` where KVM refuses, `ERR_POISONED`.
    */

@@ -1,19 +1,17 @@
 /** The one handle of each slot of a VM, so that `map`, `slots` and `slotAt` give the same object for the same slot. */
 
+import { call } from './errors.ts';
 import type { Life } from './life.ts';
 import type { NativeSlot, NativeSlotInfo } from './native.ts';
-import { type MemorySlot, slotFrom, slotParts } from './slot.ts';
-
-/** A handle, and the serial of the slot it is of. */
-interface Known {
-  readonly serial: number;
-  readonly handle: MemorySlot;
-}
+import { type MemorySlot, slotFrom, slotParts, type SlotParts } from './slot.ts';
 
 /** Handles by KVM's number of their slot. Numbers are used again, also by the core for slots of its own; serials are not. */
 export class SlotHandles {
   readonly #vm: number;
-  readonly #known = new Map<number, Known>();
+  readonly #known = new Map<number, MemorySlot>();
+  readonly #forget = (parts: SlotParts): void => {
+    if (this.#find(parts.id, parts.serial) !== undefined) this.#known.delete(parts.id);
+  };
 
   /** Of the VM with that life, at whose end they are forgotten: what they hold of JavaScript's memory is let go. */
   constructor(life: Life) {
@@ -23,32 +21,29 @@ export class SlotHandles {
 
   /**
    * The handle of a slot; `bytes` are what JavaScript has of its memory, which only who maps it knows: a slot that another
-   * thread maps may have been found by its address before.
+   * thread maps may have been found by its address before. It may also be gone again, and its number another slot's:
+   * then it gets a handle, and the other keeps its own.
    */
-  of(native: NativeSlot, info: NativeSlotInfo, bytes?: Uint8Array): MemorySlot {
-    const known = this.known(info);
-    if (known !== undefined) {
+  of(native: NativeSlot, bytes?: Uint8Array): MemorySlot {
+    const [id, serial] = [call(() => native.id()), call(() => native.serial())];
+    const known = this.#known.get(id);
+    const latest = known === undefined ? 0 : slotParts(known, 'slot').serial;
+    if (known !== undefined && latest === serial) {
       if (bytes !== undefined) slotParts(known, 'slot').bytes = bytes;
       return known;
     }
-    const { serial } = info;
-    const id = idOf(info);
-    const forget = (): void => {
-      if (this.#known.get(id)?.serial === serial) this.#known.delete(id);
-    };
-    const handle = slotFrom({ native, vm: this.#vm, bytes, forget, gone: false });
-    this.#known.set(id, { serial, handle });
+    const handle = slotFrom({ native, vm: this.#vm, id, serial, bytes, forget: this.#forget, gone: false });
+    if (latest < serial) this.#known.set(id, handle);
     return handle;
   }
 
   /** The handle of a slot, if it has one already. */
-  known(info: NativeSlotInfo): MemorySlot | undefined {
-    const known = this.#known.get(idOf(info));
-    return known?.serial === info.serial ? known.handle : undefined;
+  known({ slot, addressSpace, serial }: NativeSlotInfo): MemorySlot | undefined {
+    return this.#find(addressSpace * 0x1_0000 + slot, serial);
   }
-}
 
-/** As KVM has it: the address space in the upper 16 bits. */
-function idOf({ slot, addressSpace }: NativeSlotInfo): number {
-  return addressSpace * 0x1_0000 + slot;
+  #find(id: number, serial: number): MemorySlot | undefined {
+    const known = this.#known.get(id);
+    return known !== undefined && slotParts(known, 'slot').serial === serial ? known : undefined;
+  }
 }

@@ -3,7 +3,7 @@
 import { types } from 'node:util';
 import { type Boot, bootMade, type BootOptions, bootRequest } from './boot.ts';
 import type { BusDoor } from './bus.ts';
-import { abortSignal, integer, invalid, options, uint64 } from './check.ts';
+import { abortSignal, integer, invalid, options, quiet, uint64 } from './check.ts';
 import { call, callAsync } from './errors.ts';
 import { drive, driveSync, type Runner, settle } from './drive.ts';
 import { decode, type Exit } from './exit.ts';
@@ -84,8 +84,8 @@ export class Vcpu implements Disposable, AsyncDisposable {
    * out, as it does for as long as one of them sleeps in a missing page, the exit before may be left to be completed, by the
    * next run or {@link settle}.)
    *
-   * @throws {TypevisorError} `ERR_BUSY`, `ERR_CLOSED`, `ERR_EXIT_UNANSWERED`, `ERR_INTERNAL`; `signal.reason` when
-   *   aborted. A `KVM_RUN` that fails is no error but an exit, `run-failed`.
+   * @throws {TypevisorError} `ERR_BUSY`, `ERR_CLOSED`, `ERR_EXIT_UNANSWERED`, `ERR_POISONED` where a change of
+   *   memory left the VM so, `ERR_INTERNAL`; `signal.reason` when aborted. A `KVM_RUN` that fails is no error but an exit, `run-failed`.
    * @example
    * using vm = Vm.create();
    * vm.memory.map({ gpa: 0xffff_f000, size: 4 * KiB });
@@ -177,8 +177,8 @@ export class Vcpu implements Disposable, AsyncDisposable {
    * Runs the guest on this thread until its next exit that nobody on the bus takes. Blocks the event loop, for
    * `timeoutMs` at most: a watchdog then stops the guest, which stands as after an aborted {@link run} and can be run on.
    *
-   * @throws {TypevisorError} `ERR_TIMEOUT`, `ERR_BUSY`, `ERR_CLOSED`, `ERR_EXIT_UNANSWERED`, `ERR_INTERNAL`,
-   *   `ERR_OUT_OF_RANGE`.
+   * @throws {TypevisorError} `ERR_TIMEOUT`, `ERR_BUSY`, `ERR_CLOSED`, `ERR_EXIT_UNANSWERED`, `ERR_POISONED`,
+   *   `ERR_INTERNAL`, `ERR_OUT_OF_RANGE`.
    */
   runSync(how?: RunSyncOptions): Exit {
     const given = options<RunSyncOptions>(how, 'runSync options', ['timeoutMs']);
@@ -224,7 +224,7 @@ export class Vcpu implements Disposable, AsyncDisposable {
    * further exit, as a string instruction does. A kick does not stop it: the next run meets that.
    *
    * @returns The further exit; `undefined` where nothing is pending any more.
-   * @throws {TypevisorError} `ERR_EXIT_UNANSWERED`, `ERR_BUSY`, `ERR_CLOSED`, `ERR_INTERNAL`.
+   * @throws {TypevisorError} `ERR_EXIT_UNANSWERED`, `ERR_BUSY`, `ERR_CLOSED`, `ERR_POISONED`, `ERR_INTERNAL`.
    */
   settle(): Promise<Exit | undefined> {
     return this.#life.hold(this.#seat, () => this.#settle());
@@ -286,7 +286,7 @@ export class Vcpu implements Disposable, AsyncDisposable {
    * @returns Where the tables lie, and at EL1 where exceptions show.
    * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, `ERR_OUT_OF_RANGE`, `ERR_UNALIGNED`, `ERR_SLOT_OVERLAP`,
    *   `ERR_SLOT_LIMIT`, `ERR_LIMIT` where the host has no memory for the tables, `ERR_BUSY`,
-   *   `ERR_EXIT_UNANSWERED`, `ERR_CLOSED`, `ERR_IOCTL`.
+   *   `ERR_EXIT_UNANSWERED`, `ERR_POISONED`, `ERR_CLOSED`, `ERR_IOCTL`.
    * @example
    * using vm = Vm.create();
    * vm.memory.map({ gpa: 0x1000, size: 4 * KiB });
@@ -350,5 +350,5 @@ function whole(value: unknown): bigint {
 
 function answerBytes(value: unknown): Uint8Array {
   if (!types.isUint8Array(value)) throw invalid('value', ANSWER, value);
-  return value;
+  return quiet(value);
 }

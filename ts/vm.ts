@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { types } from 'node:util';
 import { type Bus, type BusDoor, busFrom } from './bus.ts';
 import { capabilitiesFrom, type Capabilities } from './capabilities.ts';
-import { boolean, integer, invalid, oneOf, options } from './check.ts';
+import { boolean, integer, invalid, oneOf, options, quiet } from './check.ts';
 import { call, callAsync, messageOf, TypevisorError } from './errors.ts';
 import { MAIL_WORDS } from './drive.ts';
 import { guard, KEY } from './handle.ts';
@@ -12,7 +12,7 @@ import { defaultKvm, Kvm, nativeKvm } from './kvm.ts';
 import { Life } from './life.ts';
 import { type GpaRange, type GuestMemory, memoryFrom } from './memory.ts';
 import type { NativeVm } from './native.ts';
-import { ioctlsAreWatched, printable, tellIoctl } from './observe.ts';
+import { ioctlsAreWatched, orState, printable, tellIoctl } from './observe.ts';
 import { tellSlot } from './slot.ts';
 import { type Vcpu, vcpuFrom } from './vcpu.ts';
 
@@ -102,7 +102,7 @@ export class Vm implements Disposable, AsyncDisposable {
   static {
     printable(this, vm => {
       const { id, closed } = vm.#life;
-      return closed ? { id, closed } : { id, slots: vm.#memory.slots.length };
+      return closed ? { id, closed } : { id, ...orState(() => ({ slots: vm.#memory.slots.length })) };
     });
   }
 
@@ -173,7 +173,7 @@ export class Vm implements Disposable, AsyncDisposable {
    *
    * @param file - Path or `file:` URL of the image, or the image itself.
    * @throws {TypevisorError} `ERR_IO` where the file cannot be read, `ERR_GUEST_IMAGE`, `ERR_MEMORY_HOLE`,
-   *   `ERR_SLOT_OVERLAP`, `ERR_INVALID_ARGUMENT`, `ERR_CLOSED`.
+   *   `ERR_SLOT_OVERLAP`, `ERR_INVALID_ARGUMENT`, `ERR_POISONED`, `ERR_CLOSED`.
    * @example
    * using vm = Vm.create({ irqchip: true });
    * vm.memory.map({ gpa: 0, size: 16 * MiB });
@@ -182,7 +182,7 @@ export class Vm implements Disposable, AsyncDisposable {
    */
   loadFirmware(file: string | URL | Uint8Array): Firmware {
     const native = this.#native;
-    const image = types.isUint8Array(file) ? file : readImage(file);
+    const image = types.isUint8Array(file) ? quiet(file) : readImage(file);
     const { rom, shadow } = call(() => native.loadFirmware(image));
     if (ioctlsAreWatched()) this.#tellRom(rom.gpa);
     return Object.freeze({ rom: Object.freeze({ ...rom }), shadow: Object.freeze({ ...shadow }) });

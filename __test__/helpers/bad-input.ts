@@ -33,7 +33,12 @@ const BAD_BACKINGS: readonly (readonly [string, ErrorCode, (vm: Vm) => unknown])
   ['a file in no mode', 'ERR_INVALID_ARGUMENT', () => ({ file: '/dev/zero', mode: 'public' })],
   ['a file from before its start', 'ERR_OUT_OF_RANGE', () => ({ file: '/dev/zero', offset: -4096 })],
   ['a buffer that is not shared', 'ERR_INVALID_ARGUMENT', () => ({ buffer: new ArrayBuffer(8 * KiB) })],
-  ['a buffer that is too short', 'ERR_INVALID_ARGUMENT', () => ({ buffer: new SharedArrayBuffer(4 * KiB) })],
+  [
+    'a buffer that is too short',
+    'ERR_INVALID_ARGUMENT',
+    () => ({ buffer: new SharedArrayBuffer(4 * KiB, { maxByteLength: 8 * KiB }) }),
+  ],
+  ['a buffer that is too short and cannot grow', 'ERR_UNALIGNED', () => ({ buffer: new SharedArrayBuffer(8) })],
   ['a buffer of fixed length', 'ERR_UNALIGNED', () => ({ buffer: new SharedArrayBuffer(8 * KiB) })],
   ['a share of nothing', 'ERR_INVALID_ARGUMENT', () => ({ share: {} })],
   ['a share of a gone slot', 'ERR_CLOSED', ({ memory }) => ({ share: gone(memory) })],
@@ -86,11 +91,7 @@ export const BAD_INPUT: readonly BadInput[] = [
   [
     'a change of another VM’s slot',
     'ERR_INVALID_ARGUMENT',
-    ({ memory }) => {
-      using other = Vm.create();
-      const slot = other.memory.map(PLACE);
-      memory.change(tx => tx.setReadonly(slot, true));
-    },
+    ({ memory }) => withForeign(slot => memory.change(tx => tx.setReadonly(slot, true))),
   ],
   [
     'a change that overlaps, after one that would do',
@@ -140,6 +141,7 @@ export const BAD_INPUT: readonly BadInput[] = [
   ['a missing firmware file', 'ERR_IO', vm => vm.loadFirmware(NO_FILE)],
   ['a firmware that is none', 'ERR_GUEST_IMAGE', vm => vm.loadFirmware(new Uint8Array(100))],
   ['a closed VM', 'ERR_CLOSED', () => closedVm().memory.map({ gpa: 0, size: 4 * KiB })],
+  ['an address space of a closed VM', 'ERR_CLOSED', () => closedVm().memory.addressSpace(0)],
   ['a vCPU of a closed VM', 'ERR_CLOSED', () => closedVm().createVcpu()],
   ['a VM option as null', 'ERR_INVALID_ARGUMENT', () => Vm.create(wrong({ irqchip: null }))],
   ['no Kvm', 'ERR_INVALID_ARGUMENT', () => Vm.create(wrong({ kvm: {} }))],
@@ -165,6 +167,17 @@ export const BAD_PROMISES: readonly (readonly [string, ErrorCode, (vm: Vm) => Pr
   ['a move of nothing', 'ERR_INVALID_ARGUMENT', vm => vm.memory.promises.move(wrong('slot'), 0)],
   ['a move to a bigint', 'ERR_INVALID_ARGUMENT', vm => vm.memory.promises.move(first(vm), wrong(0n))],
   ['a move off a page', 'ERR_UNALIGNED', vm => vm.memory.promises.move(first(vm), 5)],
+  [
+    'an unmapping of another VM’s slot',
+    'ERR_INVALID_ARGUMENT',
+    vm => withForeign(slot => vm.memory.promises.unmap(slot)),
+  ],
+  [
+    'an unmapping of a slot that a closed VM had',
+    'ERR_INVALID_ARGUMENT',
+    vm => vm.memory.promises.unmap(withForeign(slot => slot)),
+  ],
+  ['a move of another VM’s slot', 'ERR_INVALID_ARGUMENT', vm => withForeign(slot => vm.memory.promises.move(slot, 0))],
   ['a change that is no function', 'ERR_INVALID_ARGUMENT', vm => vm.memory.promises.change(wrong(undefined))],
   ['a change that is asynchronous', 'ERR_INVALID_ARGUMENT', vm => vm.memory.promises.change(wrong(async () => {}))],
   ['a read past the memory', 'ERR_MEMORY_HOLE', vm => vm.memory.promises.read(0, 1 * MiB)],
@@ -178,6 +191,12 @@ export const BAD_PROMISES: readonly (readonly [string, ErrorCode, (vm: Vm) => Pr
 /** The slot that is there. */
 function first({ memory }: Vm): MemorySlot {
   return memory.slotAt(0) ?? failed();
+}
+
+/** Does something with the slot of a VM that ends with it. */
+function withForeign<T>(act: (slot: MemorySlot) => T): T {
+  using other = Vm.create();
+  return act(other.memory.map(PLACE));
 }
 
 function gone(memory: Vm['memory']): MemorySlot {

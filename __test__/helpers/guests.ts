@@ -83,6 +83,21 @@ export function forever(...pieces: readonly Code[]): Code {
   return [...code, 0xeb, -(code.length + 2) & 0xff];
 }
 
+/** Where `counting` counts: a page to be mapped, in the 64 KiB from 0x8_0000 on, as x86 has one segment for them. */
+export const COUNT = 0x8_8000;
+
+/** Again and again the pieces, and a count of how often: of accesses to the 64 KiB from 0x8_0000 on, and nothing else. */
+export function counting(...pieces: readonly Code[]): Code {
+  return forever(...pieces, load(COUNT), INCREMENT, mark(COUNT));
+}
+
+/** Waits on this thread until it has counted on: the guest runs. */
+export function untilItCounts({ memory }: Vm): void {
+  const before = memory.getUint8(COUNT);
+  for (const end = Date.now() + 60_000; Date.now() < end;) if (memory.getUint8(COUNT) !== before) return;
+  throw new Error('the guest has not counted for a minute');
+}
+
 /** So many times, up to 65,535: mov cx, count; …; loop · movz w3, count; …; subs w3, w3, 1; b.ne */
 export function times(count: number, ...pieces: readonly Code[]): Code {
   const code = pieces.flat();

@@ -1,11 +1,12 @@
-import { spawnSync } from 'node:child_process';
-import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, truncateSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { chmodSync, closeSync, openSync, readdirSync, readFileSync, readlinkSync, truncateSync } from 'node:fs';
+import { once } from 'node:events';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { type FileBacking, KiB, type MemorySlot, TypevisorError, Vm } from '../../ts/index.ts';
 import { files, pages } from '../helpers/files.ts';
 import { load, machine, STOP } from '../helpers/guests.ts';
-import { onKvm as test } from '../helpers/needs.ts';
+import { needs, onKvm as test } from '../helpers/needs.ts';
 import { throwsCode, wrong } from '../helpers/throws.ts';
 
 const { make, folder } = files();
@@ -105,6 +106,34 @@ test('backing, file: a shared one has to be open for writing, unless the slot is
   closeSync(fd);
 });
 
+needs('readonly-mem')('backing, file: ROM on a shared one by path can be written by the host, and become RAM', t => {
+  using vm = Vm.create();
+  const file = make(pages(2));
+  const rom = map(vm, { file, mode: 'shared' }, true);
+  vm.memory.setUint8(0, 9);
+  t.is(readFileSync(file)[0], 9);
+  rom.setReadonly(false);
+  t.false(rom.readonly);
+});
+
+needs('readonly-mem')('backing, file: ROM on a shared one that nobody may write stays ROM', async t => {
+  using vm = Vm.create();
+  const file = make(readFileSync('/bin/sleep'));
+  chmodSync(file, 0o500);
+  const running = spawn(file, ['600'], { stdio: 'ignore' });
+  await once(running, 'spawn');
+  // By root too, but where the kernel allows writing to what it executes: Linux 6.11 did.
+  const writable = mayWrite(file);
+  const rom = map(vm, { file, mode: 'shared' }, true);
+  t.is(Buffer.from(vm.memory.read(1, 3)).toString(), 'ELF');
+  if (writable) rom.setReadonly(false);
+  else throwsCode(t, 'ERR_INVALID_ARGUMENT', () => rom.setReadonly(false));
+  t.is(rom.readonly, !writable);
+  if (!writable) throwsCode(t, 'ERR_HOST_ACCESS', () => vm.memory.setUint8(0, 2));
+  running.kill();
+  await once(running, 'exit');
+});
+
 test('backing, file: an offset off a page is ERR_UNALIGNED', t => {
   using vm = Vm.create();
   throwsCode(t, 'ERR_UNALIGNED', () => map(vm, { file: make(pages(4)), offset: 100 }));
@@ -138,6 +167,15 @@ function fifo(): string {
   const path = join(folder, 'fifo');
   spawnSync('mkfifo', [path]);
   return path;
+}
+
+function mayWrite(file: string): boolean {
+  try {
+    closeSync(openSync(file, 'r+'));
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function closed(file: string): number {

@@ -26,6 +26,24 @@ test('slot.view: is the buffer itself: what either side writes the other sees', 
   t.is(guest.vm.memory.getUint16(GPA), 0x4241);
 });
 
+test('slot.view: may be copied into the memory that it is, out of it and found in it', t => {
+  using vm = Vm.create();
+  const { memory } = vm;
+  const view = memory.map({ gpa: 0, size: SIZE, backing: { buffer: growable() } }).view();
+  const bytes = Uint8Array.from({ length: 100 }, (_, at) => at + 1);
+  for (const distance of [1, 3, 8, -1, -8]) {
+    memory.write(0x1000, bytes);
+    memory.write(0x1000 + distance, view.subarray(0x1000, 0x1064));
+    t.deepEqual(memory.read(0x1000 + distance, 100), bytes, `write, ${distance}`);
+    memory.write(0x1000, bytes);
+    const target = view.subarray(0x1000 + distance, 0x1064 + distance);
+    t.is(memory.readInto(0x1000, target), target);
+    t.deepEqual(memory.read(0x1000 + distance, 100), bytes, `readInto, ${distance}`);
+  }
+  memory.write(0x8000, bytes);
+  t.deepEqual(memory.search(0x7000, SIZE - 0x7000, view.subarray(0x8000, 0x8010)), [0x8000]);
+});
+
 test('slot.view: of a share shows its part, and what moves takes its bytes along', t => {
   using vm = Vm.create();
   const buffer = growable();
@@ -134,3 +152,10 @@ for (const [order, what] of [
     t.is(stdout, 'kept while mapped: true\ncollected in the end: true\n');
   });
 }
+
+test('backing, buffer: the addon keeps it by itself, whatever JavaScript lets go of', async t => {
+  t.timeout(240_000);
+  const { code, stdout, stderr } = await fixture('buffer-native', { nodeArgs: ['--expose-gc'] });
+  t.deepEqual([code, stderr], [0, '']);
+  t.is(stdout, 'kept while mapped: true\nwritten by the guest: 1\ncollected in the end: true\n');
+});

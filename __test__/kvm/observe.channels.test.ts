@@ -106,6 +106,51 @@ needs('readonly-mem').serial(
   },
 );
 
+needs('readonly-mem').serial(
+  'observe: of what waits its turn the channels tell as it is done, not as it was asked for',
+  async t => {
+    const ioctl = slotIoctl();
+    const seen = await heard(async () => {
+      using vm = Vm.create();
+      const { promises } = vm.memory;
+      const slot = vm.memory.map({ gpa: 0, size: 4 * KiB });
+      await Promise.all([
+        promises.move(slot, 64 * KiB),
+        promises.change(tx => tx.setReadonly(slot, true)),
+        promises.move(slot, 0), // where it was when this was asked for
+        promises.unmap(slot),
+      ]);
+    });
+    const slot = { slot: 0, gpa: 0, size: 4 * KiB, readonly: false };
+    const expected = [
+      slot,
+      { ...slot, gpa: 64 * KiB },
+      { ...slot, gpa: 64 * KiB, size: 0 },
+      { ...slot, gpa: 64 * KiB, readonly: true },
+      { ...slot, readonly: true },
+      { ...slot, readonly: true, size: 0 },
+    ];
+    const [{ vm = 0 } = {}] = seen;
+    t.deepEqual(
+      seen.slice(2, -1),
+      expected.map(given => ({ vm, ioctl, arguments: given })),
+    );
+  },
+);
+
+needs().serial('observe: what was asked for before anybody watched is not told of, and disturbs nothing', async t => {
+  using vm = Vm.create();
+  const slot = vm.memory.map({ gpa: 0, size: 4 * KiB });
+  const pending = vm.memory.promises.change(tx => {
+    tx.move(slot, 64 * KiB);
+    tx.map({ gpa: 0, size: 4 * KiB });
+    tx.unmap(slot);
+  });
+  const seen = await heard(async () => void (await pending));
+  t.deepEqual(seen, []);
+  t.deepEqual(vm.memory.slots, await pending);
+});
+
 needs('x86_64', 'readonly-mem').serial('observe: the channels tell of a firmware’s slots', async t => {
   const ioctl = slotIoctl();
   const seen = await heard(() => {

@@ -1,7 +1,7 @@
 import { channel, subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { inspect } from 'node:util';
 import test from 'ava';
-import type { Exit } from '../../ts/index.ts';
+import { type Exit, TypevisorError } from '../../ts/index.ts';
 import { hex, ioctlsAreWatched, printable, tellExit, tellIoctl, tellVm } from '../../ts/observe.ts';
 
 function touched(): never {
@@ -44,7 +44,7 @@ class Box {
   }
   static {
     printable(this, box => {
-      if ('closed' in box.#content) throw new Error('closed');
+      if ('error' in box.#content) throw box.#content.error;
       return box.#content;
     });
   }
@@ -54,8 +54,15 @@ test('observe: a class prints its name and fields, absent ones left out', t => {
   t.is(inspect(new Box({ a: 1, b: undefined, gpa: hex(0x1000) })), 'Box { a: 1, gpa: 0x1000 }');
 });
 
-test('observe: printing never throws', t => {
-  t.is(inspect(new Box({ closed: true })), 'Box { closed: true }');
+test('observe: printing never throws, and says why there is nothing to say', t => {
+  for (const [code, printed] of [
+    ['ERR_CLOSED', 'Box { closed: true }'],
+    ['ERR_POISONED', 'Box { poisoned: true }'],
+    ['ERR_FORKED', 'Box { forked: true }'],
+  ] as const) {
+    t.is(inspect(new Box({ error: new TypevisorError(code, 'refused') })), printed);
+  }
+  t.is(inspect(new Box({ error: new TypeError('a bug') })), 'Box { closed: true }');
   t.notThrows(() => inspect(Box.prototype));
 });
 

@@ -1,6 +1,6 @@
 //! The closed list of codes by which programs tell errors apart.
 
-use crate::error::Error;
+use crate::error::{Errno, Error};
 
 /// Declares the codes once: the enum, its names and the list of all.
 macro_rules! codes {
@@ -54,6 +54,7 @@ impl Error {
     pub const fn code(&self) -> ErrorCode {
         match self {
             Self::Ioctl { .. } => ErrorCode::Ioctl,
+            Self::File { errno: Errno(libc::EMFILE | libc::ENFILE), .. } => ErrorCode::Limit,
             Self::Os { .. } | Self::File { .. } => ErrorCode::Io,
             Self::CapabilityMissing { .. } => ErrorCode::CapabilityMissing,
             Self::InvalidArgument { .. }
@@ -86,5 +87,17 @@ impl Error {
             Self::KvmUnavailable { .. } => ErrorCode::KvmUnavailable,
             Self::Internal { .. } => ErrorCode::Internal,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_no_descriptor_is_left_for_is_a_limit() {
+        let file = |errno| Error::File { path: "disk.img".into(), errno: Errno(errno) }.code();
+        assert_eq!((file(libc::EMFILE), file(libc::ENFILE)), (ErrorCode::Limit, ErrorCode::Limit));
+        assert_eq!(file(libc::ENOENT), ErrorCode::Io);
     }
 }

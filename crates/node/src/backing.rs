@@ -5,11 +5,14 @@ use std::{
     fs::{File, OpenOptions},
     os::{fd::BorrowedFd, unix::fs::OpenOptionsExt},
     path::PathBuf,
-    ptr::NonNull,
+    ptr::{self, NonNull},
     sync::Arc,
 };
 
-use napi::bindgen_prelude::{Reference, Uint8Array};
+use napi::{
+    bindgen_prelude::{FromNapiValue, Reference, Uint8Array},
+    check_status, sys,
+};
 use napi_derive::napi;
 use typevisor::{
     Error, GpaRange, Result,
@@ -39,11 +42,27 @@ pub enum NativeBacking {
     Anonymous,
     Memfd,
     GuestMemfd,
-    Hugetlb { page_size: i64 },
-    Path { path: String, offset: i64, shared: bool },
-    Fd { fd: i32, offset: i64, shared: bool },
-    Buffer { bytes: Uint8Array },
-    Share { slot: Reference<NativeSlot>, offset: i64 },
+    Hugetlb {
+        page_size: i64,
+    },
+    Path {
+        path: String,
+        offset: i64,
+        shared: bool,
+    },
+    Fd {
+        fd: i32,
+        offset: i64,
+        shared: bool,
+    },
+    Buffer {
+        #[napi(ts_type = "Uint8Array")]
+        bytes: SharedBytes,
+    },
+    Share {
+        slot: Reference<NativeSlot>,
+        offset: i64,
+    },
 }
 
 /// What to map, as far as it can be told without waiting for a file system: free of JavaScript and its thread.
@@ -78,8 +97,12 @@ impl Wanted {
         let backing = match self.source {
             Source::Known(backing) => backing,
             Source::Path { path, offset, sharing } => {
-                let write = sharing == FileSharing::Shared && !self.options.readonly;
-                Backing::File { file: Arc::new(open(path, write)?), offset, sharing }
+                let file = match sharing {
+                    FileSharing::Private => open(path, false)?,
+                    FileSharing::Shared if self.options.readonly => open_for_rom(path)?,
+                    FileSharing::Shared => open(path, true)?,
+                };
+                Backing::File { file: Arc::new(file), offset, sharing }
             }
         };
         Ok(MapOptions { backing, ..self.options })
@@ -111,6 +134,19 @@ const fn sharing(shared: bool) -> FileSharing {
     if shared { FileSharing::Shared } else { FileSharing::Private }
 }
 
+/// What the guest may not write the host may, and ROM can become RAM: for both the file has to be open for writing. One
+/// that nobody may write is ROM all the same.
+fn open_for_rom(path: PathBuf) -> Result<File> {
+    match open(path, true) {
+        Err(Error::File { path, errno })
+            if [libc::EACCES, libc::EPERM, libc::EROFS, libc::ETXTBSY].contains(&errno.0) =>
+        {
+            open(path, false)
+        }
+        other => other,
+    }
+}
+
 /// `O_NONBLOCK`: opening a FIFO would wait for its other end, and for a regular file it means nothing. `O_CLOEXEC` is std's.
 fn open(path: PathBuf, write: bool) -> Result<File> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
@@ -129,14 +165,34 @@ fn duplicate(fd: i32) -> Result<File> {
     Ok(own.into())
 }
 
+/// An array over memory that others write to, guests among them: known by its address, and never as a slice.
+pub struct SharedBytes {
+    address: *mut u8,
+    size: usize,
+    /// Holds a reference of Node-API's.
+    keep: Uint8Array,
+}
+
+impl FromNapiValue for SharedBytes {
+    unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> napi::Result<Self> {
+        // SAFETY: as the caller promises, `value` is alive in `env`. That it is a `Uint8Array` is checked here.
+        let keep = unsafe { Uint8Array::from_napi_value(env, value)? };
+        let (mut size, mut address) = (0, ptr::null_mut());
+        let (kind, buffer, offset) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+        // SAFETY: of a typed array, in elements, which are bytes; null stands for what is not asked for.
+        let status =
+            unsafe { sys::napi_get_typedarray_info(env, value, kind, &raw mut size, &raw mut address, buffer, offset) };
+        check_status!(status, "cannot tell where the bytes of an array are")?;
+        Ok(Self { address: address.cast(), size, keep })
+    }
+}
+
 /// The memory of a `SharedArrayBuffer`, kept for as long as the core needs it.
-fn host_buffer(mut bytes: Uint8Array) -> Result<HostBuffer> {
-    // SAFETY: a slice for as long as it takes to ask it for its address; nothing is read or written through it.
-    let slice = unsafe { bytes.as_mut() };
-    let (address, size) = (NonNull::from(&mut *slice).cast(), slice.len());
+fn host_buffer(SharedBytes { address, size, keep }: SharedBytes) -> Result<HostBuffer> {
+    let address = NonNull::new(address).ok_or(Error::InvalidArgument { what: "buffer", expected: "memory" })?;
     // SAFETY: the facade hands over arrays over SharedArrayBuffers alone: their memory is never detached, moved or shrunk,
-    // and stays while `bytes`, which holds a reference of Node-API's, does. That may be dropped on any thread, as napi
+    // and stays while `keep`, which holds a reference of Node-API's, does. That may be dropped on any thread, as napi
     // sends the reference home. When its environment ends the references end with it, and the hook that closes
     // the environment's VMs (environment.rs) runs before that, as hooks run last-in first-out and napi's own is the first.
-    unsafe { HostBuffer::new(address, size, Arc::new(bytes)) }
+    unsafe { HostBuffer::new(address, size, Arc::new(keep)) }
 }

@@ -2,7 +2,10 @@
 
 use napi::bindgen_prelude::Reference;
 use napi_derive::napi;
-use typevisor::{Result, memory::Change};
+use typevisor::{
+    Result,
+    memory::{Change, GuestMemory, MapOptions, MemorySlot, SlotInfo},
+};
 
 use crate::{
     backing::{NativeMapOptions, Wanted},
@@ -48,7 +51,67 @@ impl Wish {
     }
 }
 
-/// Opens the files among them.
-pub(crate) fn open_all(wishes: Vec<Wish>) -> Result<Vec<Change>> {
-    wishes.into_iter().map(Wish::open).collect()
+/// What was done: the slots that were made, in order; and, where somebody watches, what there is to tell of each step:
+/// the slot as it was made, or as it was before.
+pub(crate) struct Done {
+    pub(crate) slots: Vec<MemorySlot>,
+    pub(crate) infos: Vec<SlotInfo>,
+}
+
+impl Done {
+    /// Of a single map.
+    pub(crate) fn map(memory: &GuestMemory, options: &MapOptions, watched: bool) -> Result<Self> {
+        let slot = memory.map(options)?;
+        let infos = watched.then(|| as_made(&slot, options)).into_iter().collect();
+        Ok(Self { slots: vec![slot], infos })
+    }
+
+    /// Of a single change of a slot that there is.
+    pub(crate) fn one(slot: &MemorySlot, watched: bool, change: impl FnOnce() -> Result<()>) -> Result<Self> {
+        let infos = watched.then(|| slot.info()).into_iter().collect();
+        change().map(|()| Self { slots: Vec::new(), infos })
+    }
+}
+
+/// Before each file: opening one may take as long as a file system likes, and whoever closes the VM waits for the job.
+pub(crate) fn check_open(memory: &GuestMemory) -> Result<()> {
+    memory.slot_at(0).map(drop)
+}
+
+/// Opens the files among them, and makes the changes.
+pub(crate) fn make(memory: &GuestMemory, wishes: Vec<Wish>, watched: bool) -> Result<Done> {
+    let open = |wish: Wish| check_open(memory).and_then(|()| wish.open());
+    let changes: Vec<Change> = wishes.into_iter().map(open).collect::<Result<_>>()?;
+    let steps: Vec<Step> = if watched { changes.iter().filter_map(Step::of).collect() } else { Vec::new() };
+    let slots = memory.change(changes)?;
+    let mut made = slots.iter();
+    let infos = steps.into_iter().filter_map(|step| match step {
+        Step::Map(options) => made.next().map(|slot| as_made(slot, &options)),
+        Step::Other(before) => Some(before),
+    });
+    let infos = infos.collect();
+    Ok(Done { slots, infos })
+}
+
+/// What of a change has to be known before it is made, to tell of it.
+enum Step {
+    Map(Box<MapOptions>),
+    Other(SlotInfo),
+}
+
+impl Step {
+    fn of(change: &Change) -> Option<Self> {
+        match change {
+            Change::Map(options) => Some(Self::Map(Box::new(options.clone()))),
+            Change::Unmap(slot) | Change::Move(slot, _) | Change::SetReadonly(slot, _) => {
+                Some(Self::Other(slot.info()))
+            }
+            _ => None, // no kind that this crate makes
+        }
+    }
+}
+
+/// Another thread may have changed it since.
+fn as_made(slot: &MemorySlot, options: &MapOptions) -> SlotInfo {
+    SlotInfo { range: options.range, readonly: options.readonly, dirty_log: false, ..slot.info() }
 }

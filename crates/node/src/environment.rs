@@ -12,23 +12,24 @@ use napi::{
     threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode},
 };
 use napi_derive::napi;
-use typevisor::{Error, Vm, bus::Wakeup, memory::MemorySlot, vcpu::Outcome as RunOutcome};
+use typevisor::{Error, Vm, bus::Wakeup, vcpu::Outcome as RunOutcome};
 
 use crate::{
+    change::Done,
     convert::signed,
     exit::NativeExit,
     failure::{Failure, Outcome},
     host::{NativeKvm, OpenOptions, open_kvm},
-    memory::NativeSlot,
+    memory::NativeDone,
 };
 
-/// What is delivered: why it failed, an exit, the slots that a job made, or a mere word.
-pub(crate) type Payload = Either4<Failure, NativeExit, Vec<NativeSlot>, Null>;
+/// What is delivered: why it failed, an exit, what a job did to slots, or a mere word.
+pub(crate) type Payload = Either4<Failure, NativeExit, NativeDone, Null>;
 
 /// What there may be to tell.
 pub(crate) enum Content {
     Exit(typevisor::Exit),
-    Slots(Vec<MemorySlot>),
+    Done(Done),
 }
 
 /// A message for whoever waits under `id`.
@@ -95,7 +96,7 @@ impl NativeEnvironment {
 /// Begins the life of an environment; see ts/native.ts.
 #[napi(
     catch_unwind,
-    ts_args_type = "deliver: (id: number, payload: Failure | NativeExit | NativeSlot[] | null, claim: number) => void",
+    ts_args_type = "deliver: (id: number, payload: Failure | NativeExit | NativeDone | null, claim: number) => void",
     ts_return_type = "Failure | NativeEnvironment"
 )]
 pub fn attach(env: Env, deliver: Function<'_, FnArgs<(i64, Payload, i64)>, ()>) -> napi::Result<NativeEnvironment> {
@@ -118,7 +119,7 @@ fn payload(result: Result<Option<Content>, Error>) -> Payload {
     // Runs in a callback of napi's, where a panic would abort Node.
     let converted = catch_unwind(AssertUnwindSafe(|| match result {
         Ok(Some(Content::Exit(exit))) => Either4::B(exit.into()),
-        Ok(Some(Content::Slots(slots))) => Either4::C(slots.into_iter().map(Into::into).collect()),
+        Ok(Some(Content::Done(done))) => Either4::C(done.into()),
         Ok(None) => Either4::D(Null),
         Err(error) => Either4::A(error.into()),
     }));

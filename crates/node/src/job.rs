@@ -6,14 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use napi::bindgen_prelude::{Reference, Uint8Array};
 use napi_derive::napi;
-use typevisor::{
-    Error, Result, Vm,
-    memory::{GuestMemory, MemorySlot},
-};
+use typevisor::{Error, Result, Vm, memory::GuestMemory};
 
 use crate::{
     backing::{NativeMapOptions, Wanted},
-    change::{NativeChange, Wish},
+    change::{Done, NativeChange, Wish, check_open, make},
     convert::unsigned,
     environment::{Content, Mailbox, Message},
     memory::NativeSlot,
@@ -31,14 +28,21 @@ pub enum NativeJob {
     Fill { gpa: i64, size: i64, byte: u8 },
 }
 
-/// A job, free of JavaScript and its thread. Gives the slots that it made.
-type Job = Box<dyn FnOnce(&GuestMemory) -> Result<Option<Vec<MemorySlot>>> + Send>;
+/// A job, free of JavaScript and its thread. Gives what it did to slots.
+type Job = Box<dyn FnOnce(&GuestMemory) -> Result<Option<Done>> + Send>;
 
 /// Hands a job to the control thread. Nothing of it holds the VM: one that nobody can reach any more is closed, and the
 /// job then ends as closed.
-pub(crate) fn submit(vm: &Vm, memory: &GuestMemory, mailbox: &Mailbox, id: i64, job: NativeJob) -> Result<()> {
+pub(crate) fn submit(
+    vm: &Vm,
+    memory: &GuestMemory,
+    mailbox: &Mailbox,
+    id: i64,
+    job: NativeJob,
+    watched: bool,
+) -> Result<()> {
     let unmaps = matches!(job, NativeJob::Unmap { .. });
-    let job = prepare(job)?;
+    let job = prepare(job, watched)?;
     let memory = memory.clone();
     let reply = Reply { mailbox: mailbox.clone(), id, unmaps, told: false };
     vm.control().submit(Box::new(move || {
@@ -48,32 +52,26 @@ pub(crate) fn submit(vm: &Vm, memory: &GuestMemory, mailbox: &Mailbox, id: i64, 
     }))
 }
 
-fn prepare(job: NativeJob) -> Result<Job> {
+fn prepare(job: NativeJob, watched: bool) -> Result<Job> {
     Ok(match job {
         NativeJob::Map { options } => {
             let wanted = Wanted::new(options)?;
             Box::new(move |memory| {
                 check_open(memory)?;
-                Ok(Some(vec![memory.map(&wanted.open()?)?]))
+                Done::map(memory, &wanted.open()?, watched).map(Some)
             })
         }
         NativeJob::Unmap { slot } => {
             let slot = slot.core().clone();
-            Box::new(move |_| slot.unmap().map(|()| None))
+            Box::new(move |_| Done::one(&slot, watched, || slot.unmap()).map(Some))
         }
         NativeJob::Move { slot, gpa } => {
             let (slot, gpa) = (slot.core().clone(), unsigned("gpa", gpa)?);
-            Box::new(move |_| slot.move_to(gpa).map(|()| None))
+            Box::new(move |_| Done::one(&slot, watched, || slot.move_to(gpa)).map(Some))
         }
         NativeJob::Change { changes } => {
             let wishes = Wish::all(changes)?;
-            Box::new(move |memory| {
-                let changes = wishes.into_iter().map(|wish| {
-                    check_open(memory)?;
-                    wish.open()
-                });
-                memory.change(changes.collect::<Result<_>>()?).map(Some)
-            })
+            Box::new(move |memory| make(memory, wishes, watched).map(Some))
         }
         NativeJob::Read { gpa, target } => {
             let gpa = unsigned("gpa", gpa)?;
@@ -88,11 +86,6 @@ fn prepare(job: NativeJob) -> Result<Job> {
             Box::new(move |memory| memory.fill(gpa, size, byte).map(|()| None))
         }
     })
-}
-
-/// Before each file: opening one may take as long as a file system likes, and whoever closes the VM waits for the job.
-fn check_open(memory: &GuestMemory) -> Result<()> {
-    memory.slot_at(0).map(drop)
 }
 
 fn read(memory: &GuestMemory, gpa: u64, mut target: Uint8Array) -> Result<()> {
@@ -111,8 +104,8 @@ struct Reply {
 }
 
 impl Reply {
-    fn tell(mut self, done: Result<Option<Vec<MemorySlot>>>) {
-        self.post(done.map(|slots| slots.map(Content::Slots)));
+    fn tell(mut self, done: Result<Option<Done>>) {
+        self.post(done.map(|done| done.map(Content::Done)));
     }
 
     fn post(&mut self, payload: Result<Option<Content>>) {

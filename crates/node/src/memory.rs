@@ -12,7 +12,7 @@ use typevisor::{
 
 use crate::{
     backing::{NativeMapOptions, Wanted},
-    change::{NativeChange, Wish, open_all},
+    change::{Done, NativeChange, Wish, make},
     convert::{signed, unsigned, unsigned_u32},
     environment::Mailbox,
     failure::{Outcome, outcome},
@@ -69,6 +69,19 @@ impl NativeSlot {
 
 #[napi]
 impl NativeSlot {
+    /// What KVM names it by: the address space in the upper 16 bits, its number in the lower. Numbers are used again.
+    #[napi(catch_unwind)]
+    pub fn id(&self) -> u32 {
+        let SlotInfo { address_space, number, .. } = self.slot.info();
+        (address_space << 16) | number
+    }
+
+    /// Never used twice, and greater than that of any slot before it.
+    #[napi(catch_unwind)]
+    pub fn serial(&self) -> i64 {
+        signed(self.slot.info().serial)
+    }
+
     #[napi(catch_unwind)]
     pub fn info(&self) -> NativeSlotInfo {
         self.slot.info().into()
@@ -95,6 +108,19 @@ impl NativeSlot {
     }
 }
 
+/// `NativeDone` in ts/native.ts.
+#[napi(object, object_from_js = false)]
+pub struct NativeDone {
+    pub slots: Vec<NativeSlot>,
+    pub infos: Vec<NativeSlotInfo>,
+}
+
+impl From<Done> for NativeDone {
+    fn from(Done { slots, infos }: Done) -> Self {
+        Self { slots: slots.into_iter().map(Into::into).collect(), infos: infos.into_iter().map(Into::into).collect() }
+    }
+}
+
 /// `NativeMemory` in ts/native.ts.
 #[napi]
 pub struct NativeMemory {
@@ -118,12 +144,11 @@ impl NativeMemory {
         outcome(options.and_then(|options| self.memory.map(&options)).map(Into::into))
     }
 
-    /// All of it or nothing. Gives the slots of its maps, in order.
+    /// All of it or nothing.
     #[napi(catch_unwind)]
-    pub fn change(&self, changes: Vec<NativeChange>) -> Outcome<Vec<NativeSlot>> {
-        let changes = Wish::all(changes).and_then(open_all);
-        let slots = changes.and_then(|changes| self.memory.change(changes));
-        outcome(slots.map(|slots| slots.into_iter().map(Into::into).collect()))
+    pub fn change(&self, changes: Vec<NativeChange>, watched: bool) -> Outcome<NativeDone> {
+        let done = Wish::all(changes).and_then(|wishes| make(&self.memory, wishes, watched));
+        outcome(done.map(Into::into))
     }
 
     #[napi(catch_unwind)]
@@ -174,7 +199,7 @@ impl NativeMemory {
 
     /// Does it on the VM's control thread; the outcome is delivered under `id`.
     #[napi(catch_unwind)]
-    pub fn start(&self, id: i64, job: NativeJob) -> Outcome<Null> {
-        outcome(submit(&self.vm, &self.memory, &self.mailbox, id, job).map(|()| Null))
+    pub fn start(&self, id: i64, job: NativeJob, watched: bool) -> Outcome<Null> {
+        outcome(submit(&self.vm, &self.memory, &self.mailbox, id, job, watched).map(|()| Null))
     }
 }

@@ -105,7 +105,7 @@ impl GuestMemory {
     ///
     /// # Errors
     /// [`Error::CapabilityMissing`] where the VM has but one (`KVM_CAP_MULTI_ADDRESS_SPACE`, Linux 4.2, x86),
-    /// [`Error::AddressSpaceRange`].
+    /// [`Error::AddressSpaceRange`], [`Error::Closed`], [`Error::Poisoned`], [`Error::Forked`].
     ///
     /// ```no_run
     /// use typevisor::{GpaRange, Kvm, Vm, VmOptions, memory::MapOptions};
@@ -117,6 +117,7 @@ impl GuestMemory {
     /// # Ok::<(), typevisor::Error>(())
     /// ```
     pub fn address_space(&self, id: u32) -> Result<Self> {
+        self.look(|_| Ok(()))?;
         Ok(Self { inner: Arc::clone(&self.inner), space: self.check_space(Some(id))? })
     }
 
