@@ -31,7 +31,9 @@ export function parseHas(text) {
 /** The part of a console that says why the kernel died: from the oops or panic on; undefined where there is none. */
 export function panicText(console) {
   const lines = console.split(/\r?\n/);
-  const first = lines.findIndex(line => /Oops[:\s]|BUG: |Internal error: |\[#1\]|Kernel panic - not syncing/.test(line));
+  const first = lines.findIndex(line =>
+    /Oops[:\s]|BUG: |Internal error: |\[#1\]|Kernel panic - not syncing/.test(line),
+  );
   if (!lines.some(line => line.includes('Kernel panic - not syncing'))) return undefined;
   return lines
     .slice(first, first + 60)

@@ -42,8 +42,7 @@ pub enum Error {
     },
     /// A capability that the running kernel (or this VM) lacks.
     #[error(
-        "{needed_by} needs the KVM capability {capability}, which is not offered here: it takes Linux {since} or later, on a \
-         processor and in a kind of VM that have it"
+        "{needed_by} needs the KVM capability {capability}, not offered here; Linux {since} has it, processor permitting"
     )]
     CapabilityMissing {
         /// Kebab-case name of the capability.

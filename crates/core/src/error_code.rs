@@ -54,7 +54,11 @@ impl Error {
     pub const fn code(&self) -> ErrorCode {
         match self {
             Self::Ioctl { .. } => ErrorCode::Ioctl,
-            Self::File { errno: Errno(libc::EMFILE | libc::ENFILE), .. } => ErrorCode::Limit,
+            // Before other failures of files.
+            Self::File { errno: Errno(libc::EMFILE | libc::ENFILE), .. }
+            | Self::Limit { .. }
+            | Self::HostMemory { .. }
+            | Self::HugePages { .. } => ErrorCode::Limit,
             Self::Os { .. } | Self::File { .. } => ErrorCode::Io,
             Self::CapabilityMissing { .. } => ErrorCode::CapabilityMissing,
             Self::InvalidArgument { .. }
@@ -75,7 +79,6 @@ impl Error {
             Self::SlotLimit { .. } => ErrorCode::SlotLimit,
             Self::MemoryHole { .. } | Self::FirmwareRam { .. } => ErrorCode::MemoryHole,
             Self::HostAccess { .. } => ErrorCode::HostAccess,
-            Self::Limit { .. } | Self::HostMemory { .. } | Self::HugePages { .. } => ErrorCode::Limit,
             Self::Closed { .. } => ErrorCode::Closed,
             Self::Busy { .. } => ErrorCode::Busy,
             Self::Poisoned { .. } | Self::SlotsLost { .. } => ErrorCode::Poisoned,

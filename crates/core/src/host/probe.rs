@@ -127,8 +127,7 @@ mod tests {
         let error = capabilities.require(Capability::PreFaultMemory, "prefault()").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "prefault() needs the KVM capability pre-fault-memory, which is not offered here: it takes Linux 6.11 or \
-             later, on a processor and in a kind of VM that have it"
+            "prefault() needs the KVM capability pre-fault-memory, not offered here; Linux 6.11 has it, processor permitting"
         );
         assert_eq!(error.code().as_str(), "ERR_CAPABILITY_MISSING");
     }
