@@ -112,21 +112,27 @@ export interface MapRequest {
   readonly bytes: Uint8Array | undefined;
 }
 
+const ANONYMOUS: NativeBacking = Object.freeze({ kind: 'anonymous' });
+
 /** Checks what a program wants mapped. */
 export function mapRequest(how: MapOptions): MapRequest {
   const given = options<MapOptions>(how, 'map options', FIELDS);
   const { backing = 'anonymous', readonly = false, slot, addressSpace, transparentHugePages = true } = given;
   const size = bytes(given.size, 'size');
-  const plain = {
+  // One object, in one go: mapping is measured in microseconds.
+  const request: NativeMapOptions = {
     gpa: bytes(given.gpa, 'gpa'),
     size,
     readonly: boolean(readonly, 'readonly'),
     slot: slot === undefined ? null : integer(slot, 'slot', 0, SLOT_NUMBER_MAX),
     addressSpace: addressSpace === undefined ? null : integer(addressSpace, 'addressSpace', 0, ADDRESS_SPACE_MAX),
     transparentHugePages: boolean(transparentHugePages, 'transparentHugePages'),
+    backing: ANONYMOUS,
   };
+  if (backing === 'anonymous') return { request, bytes: undefined };
   const behind = backingRequest(backing, size);
-  return { request: { ...plain, backing: behind.backing }, bytes: behind.own };
+  request.backing = behind.backing;
+  return { request, bytes: behind.own };
 }
 
 /** One may begin at a page by chance: that a program works by chance helps nobody. */

@@ -23,10 +23,11 @@ export function guard(handle: object, key: symbol, factory: string): void {
 }
 
 /** `markAsUncloneable` came with Node 22.10. Before it, an enumerable function is what the clone algorithm refuses. */
+const mark: unknown = 'markAsUncloneable' in workerThreads ? workerThreads.markAsUncloneable : undefined;
+
 function refuseCloning(handle: object): void {
-  if ('markAsUncloneable' in workerThreads && typeof workerThreads.markAsUncloneable === 'function') {
-    workerThreads.markAsUncloneable(handle);
-  } else {
-    Object.defineProperty(handle, 'notCloneable', { enumerable: true, value: refuseCloning });
-  }
+  if (typeof mark === 'function') mark(handle);
+  else Object.defineProperty(handle, 'notCloneable', NOT_CLONEABLE);
 }
+
+const NOT_CLONEABLE: PropertyDescriptor = { enumerable: true, value: refuseCloning };
