@@ -41,10 +41,9 @@ pub(crate) fn submit(
     job: NativeJob,
     watched: bool,
 ) -> Result<()> {
-    let unmaps = matches!(job, NativeJob::Unmap { .. });
     let job = prepare(job, watched)?;
     let memory = memory.clone();
-    let reply = Reply { mailbox: mailbox.clone(), id, unmaps, told: false };
+    let reply = Reply { mailbox: mailbox.clone(), id, told: false };
     vm.control().submit(Box::new(move || {
         // A panic on that thread would take the jobs behind this one with it.
         let done = catch_unwind(AssertUnwindSafe(|| job(&memory)));
@@ -98,8 +97,6 @@ fn read(memory: &GuestMemory, gpa: u64, mut target: Uint8Array) -> Result<()> {
 struct Reply {
     mailbox: Mailbox,
     id: i64,
-    /// What was to be unmapped is gone with its VM: that is no failure.
-    unmaps: bool,
     told: bool,
 }
 
@@ -117,8 +114,7 @@ impl Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         if !self.told {
-            let undone = if self.unmaps { Ok(None) } else { Err(Error::Closed { what: "VM" }) };
-            self.post(undone);
+            self.post(Err(Error::Closed { what: "VM" }));
         }
     }
 }
