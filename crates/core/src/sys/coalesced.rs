@@ -16,6 +16,7 @@ use kvm_bindings::{kvm_coalesced_mmio, kvm_coalesced_mmio_ring, kvm_coalesced_mm
 
 use super::{
     ioctl::{KVM_REGISTER_COALESCED_MMIO, KVM_UNREGISTER_COALESCED_MMIO},
+    limits::page_size,
     mapping::Mapping,
 };
 use crate::error::Result;
@@ -93,7 +94,7 @@ impl Ring {
     /// The ring in page `page` of a vCPU's mapping (`KVM_CAP_COALESCED_MMIO` says which); none where the mapping ends
     /// before it.
     pub(crate) fn new(mapping: Arc<Mapping>, page: usize) -> Option<Self> {
-        let size = page_size();
+        let size = usize::try_from(page_size()).unwrap_or(usize::MAX);
         let at = page.checked_mul(size).filter(|at| at.checked_add(size).is_some_and(|end| end <= mapping.size()))?;
         // KVM_COALESCED_MMIO_MAX: what fits in a page of this kernel's, 170 in one of 4 KiB.
         let entries = u32::try_from((size - HEADER) / ENTRY).ok()?;
@@ -212,16 +213,14 @@ pub(crate) enum Room {
     Before612,
 }
 
-/// Bytes of a page of this kernel's: of 4 KiB on `x86_64`, of up to 64 KiB on aarch64.
-fn page_size() -> usize {
-    // SAFETY: takes a number, and changes nothing.
-    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
-}
-
 /// A ring in memory of its own, with nobody else in it.
 #[cfg(test)]
 pub(crate) fn test_ring() -> Ring {
-    Ring::new(Arc::new(Mapping::of(super::mapping::Source::Anonymous, page_size()).unwrap()), 0).unwrap()
+    Ring::new(
+        Arc::new(Mapping::of(super::mapping::Source::Anonymous, usize::try_from(page_size()).unwrap()).unwrap()),
+        0,
+    )
+    .unwrap()
 }
 
 #[cfg(test)]
@@ -280,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_mapping_that_ends_before_the_page_has_no_ring() {
-        let mapping = Arc::new(Mapping::of(Source::Anonymous, 2 * page_size()).unwrap());
+        let mapping = Arc::new(Mapping::of(Source::Anonymous, 2 * usize::try_from(page_size()).unwrap()).unwrap());
         assert!(Ring::new(Arc::clone(&mapping), 1).is_some());
         assert!(Ring::new(Arc::clone(&mapping), 2).is_none());
         assert!(Ring::new(mapping, usize::MAX).is_none());
