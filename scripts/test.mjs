@@ -13,8 +13,9 @@
 // failed, skipped. The last line is `N passed, N failed, N skipped`; the exit code is 0 only if nothing failed.
 //
 // A capability that a machine lacks is a skip with its reason; each machine of the lab is held to its list of them
-// (scripts/machines/ID.txt). Without a usable /dev/kvm the tests that need it are one skip here, and run in the lab; where
-// there is no lab either nothing was tested on KVM, and the exit code is 1.
+// (scripts/machines/ID.txt). One whose kernel panics is tried once more, and the end of the run says so. Without a usable
+// /dev/kvm the tests that need it are one skip here, and run in the lab; where there is no lab either nothing was tested
+// on KVM, and the exit code is 1.
 //
 // TYPEVISOR_MACHINE=NAME   fail unless just the skips of scripts/machines/NAME.txt occur here
 // TYPEVISOR_REQUIRE=lab    fail where the lab is not to be had, instead of skipping it
@@ -94,8 +95,8 @@ async function testThere(machine, how) {
   const started = performance.now();
   console.log(`\n══ lab: ${machine.id}`);
   const expected = readList(machine.id);
-  const results = await testMachine(machine, how);
-  const found = { machine: machine.id, results, differences: [], seconds: since(started), testedKvm: true };
+  const { results, again } = await testMachine(machine, how);
+  const found = { machine: machine.id, results, again, differences: [], seconds: since(started), testedKvm: true };
   if (how.only === undefined)
     found.differences = differences(
       expected,
@@ -115,6 +116,7 @@ function report(runs, noKvm) {
     const unlisted = found.machine === 'host' || found.results.some(([name]) => name === 'lab');
     if (unlisted) for (const line of skipLines(found)) console.log(`skipped  ${found.machine}: ${line}`);
     for (const line of failureLines(found)) console.log(`failed   ${found.machine}: ${line}`);
+    if (found.again) console.log(`again    ${found.machine}: ${found.again}`);
   }
   console.log('');
   for (const line of table(runs)) console.log(line);

@@ -51,8 +51,8 @@ export const TIMED_OUT = 124;
 export const LAB_FAILED = 125;
 
 /**
- * How it ended: `{ code, problem, detail }`. `code` is the command's where it ran to its end; `problem` says in a line
- * what went wrong with the machine, `detail` shows the console. `stopped` is 'boot' or 'command' where a limit was
+ * How it ended: `{ code, problem, detail, panicked }`. `code` is the command's where it ran to its end; `problem` says in
+ * a line what went wrong with the machine, `detail` shows the console, `panicked` tells a kernel's death from other ends. `stopped` is 'boot' or 'command' where a limit was
  * passed, `emulatorError` what QEMU had to say.
  */
 export function verdict({ status, console, stopped, limitS, emulatorError }) {
@@ -60,7 +60,7 @@ export function verdict({ status, console, stopped, limitS, emulatorError }) {
   if (end) return { code: end.status };
   if (failed) return { code: LAB_FAILED, problem: failed };
   const panic = panicText(console);
-  if (panic) return { code: LAB_FAILED, problem: 'the kernel panicked', detail: panic };
+  if (panic) return { code: LAB_FAILED, problem: 'the kernel panicked', detail: panic, panicked: true };
   if (stopped === 'command')
     return {
       code: TIMED_OUT,

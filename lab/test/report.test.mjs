@@ -43,8 +43,8 @@ test('a panic is shown from its first line on', () => {
   assert.equal(panicText('all is well'), undefined);
   const trap = 'fine\ninvalid opcode: 0000 [#1] SMP\nRIP: 0010:somewhere\nKernel panic - not syncing: Fatal exception';
   assert.equal(panicText(trap), trap.slice('fine\n'.length), 'the reason, too, where it is no oops');
-  const { code, problem, detail } = verdict({ ...ended, status: 'start 3\n', console: PANIC });
-  assert.deepEqual([code, problem], [125, 'the kernel panicked']);
+  const { code, problem, panicked, detail } = verdict({ ...ended, status: 'start 3\n', console: PANIC });
+  assert.deepEqual([code, problem, panicked], [125, 'the kernel panicked', true]);
   assert.match(detail, /^BUG: kernel NULL pointer.*not syncing: Fatal exception$/s);
 });
 
