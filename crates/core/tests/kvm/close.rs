@@ -1,10 +1,12 @@
 //! Closing at any moment and from anywhere: it ends, and it is done when it says so.
+#![expect(unsafe_code, reason = "lends buffers")]
 
 use std::{
+    ptr::NonNull,
     sync::{
-        Arc, Barrier, OnceLock, Weak,
+        Arc, Barrier, Mutex, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, channel},
+        mpsc::{Receiver, channel, sync_channel},
     },
     thread,
     time::Duration,
@@ -14,12 +16,14 @@ use libtest_mimic::Trial;
 use typevisor::{
     Error, Vcpu, Vm,
     bus::{Device, Owner, Written},
+    memory::{Backing, HostBuffer},
     vcpu::{Outcome, Step, VcpuOptions, WhenFull},
 };
 
 use crate::{
+    backing_support::{PAGE, Pages, map},
     machine::{CODE, LIMIT, Machine, Op, assemble, boot, is_end},
-    support::trial,
+    support::{trial, vm},
 };
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -31,6 +35,8 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial("close: from between two steps", from_between_two_steps),
         trial("close: the second who closes waits for the vCPUs too", second_waits_for_vcpus),
         trial("close: the second who closes waits for the threads too", second_waits_for_threads),
+        trial("close: the second who closes waits for the memory too", second_waits_for_memory),
+        trial("close: from what keeps a buffer, while a job and two others close", from_a_keep_and_a_job),
     ]
 }
 
@@ -163,7 +169,7 @@ impl Device for Slow {
 
 fn second_waits_for_vcpus() {
     let machine = Machine::of(&[Op::Out(0), Op::Endless]);
-    let (go, receiver) = std::sync::mpsc::sync_channel(0);
+    let (go, receiver) = sync_channel(0);
     machine.claim(0, 1, Box::new(Slow(receiver)));
     let outcome = start(&machine.vcpu);
     go.send(()).unwrap();
@@ -173,7 +179,7 @@ fn second_waits_for_vcpus() {
 
 fn second_waits_for_threads() {
     let machine = Machine::of(&[Op::End]);
-    let (go, receiver) = std::sync::mpsc::sync_channel(0);
+    let (go, receiver) = sync_channel(0);
     let done = move |_| {
         receiver.recv().unwrap(); // the engine was given back
         receiver.recv().unwrap();
@@ -181,4 +187,72 @@ fn second_waits_for_threads() {
     machine.vcpu.start(1, done).unwrap();
     go.send(()).unwrap();
     second_closer(&machine.vm, || go.send(()).unwrap());
+}
+
+/// What keeps a buffer, and does this where nobody needs it any more.
+struct Keep<F: Fn() + Send + Sync> {
+    _pages: Arc<Pages>,
+    gone: F,
+}
+
+impl<F: Fn() + Send + Sync> Drop for Keep<F> {
+    fn drop(&mut self) {
+        (self.gone)();
+    }
+}
+
+/// Maps a buffer that calls `gone`.
+fn map_kept(vm: &Vm, gpa: u64, gone: impl Fn() + Send + Sync + 'static) {
+    let (pages, _) = Pages::lent(1);
+    let address = NonNull::from(&*pages.0).cast();
+    // SAFETY: a page of atomics that `Keep` owns and that cannot move.
+    let buffer = unsafe { HostBuffer::new(address, 4096, Arc::new(Keep { _pages: pages, gone })) }.unwrap();
+    map(vm.memory(), gpa, PAGE, Backing::Buffer(buffer));
+}
+
+fn second_waits_for_memory() {
+    let vm = vm();
+    let (go, receiver) = sync_channel(0);
+    let receiver = Mutex::new(receiver);
+    map_kept(&vm, 0, move || receiver.lock().unwrap().recv().unwrap());
+    second_closer(&vm, || go.send(()).unwrap());
+}
+
+/// No scope: it would wait for threads that wait for each other, and the test would hang instead of failing.
+fn from_a_keep_and_a_job() {
+    let vm = Arc::new(vm());
+    let (tell, told) = channel();
+    let (go, receiver) = sync_channel(0);
+    let (job_go, job_receiver) = sync_channel::<()>(0);
+    let (own, receiver, is_gone) = (Arc::downgrade(&vm), Mutex::new(receiver), tell.clone());
+    map_kept(&vm, 0, move || {
+        is_gone.send("letting go").unwrap();
+        receiver.lock().unwrap().recv().unwrap();
+        own.upgrade().unwrap().close();
+        is_gone.send("closed by the keep").unwrap();
+    });
+    let (for_job, told_by_job) = (Arc::clone(&vm), tell.clone());
+    let job = move || {
+        job_receiver.recv().unwrap(); // it has begun
+        job_receiver.recv().unwrap();
+        for_job.close();
+        told_by_job.send("closed by the job").unwrap();
+    };
+    vm.control().submit(Box::new(job)).unwrap();
+    job_go.send(()).unwrap();
+    let closer = || {
+        let (vm, tell) = (Arc::clone(&vm), tell.clone());
+        thread::spawn(move || {
+            vm.close();
+            tell.send("closed").unwrap();
+        });
+    };
+    let next = || told.recv_timeout(LIMIT).expect("they wait for each other");
+    closer();
+    assert_eq!(next(), "letting go");
+    closer();
+    job_go.send(()).unwrap();
+    assert_eq!(next(), "closed by the job");
+    go.send(()).unwrap();
+    assert_eq!([(); 3].map(|()| next()), ["closed by the keep", "closed", "closed"]);
 }
