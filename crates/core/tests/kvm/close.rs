@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "lends buffers")]
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     ptr::NonNull,
     sync::{
         Arc, Barrier, Mutex, OnceLock, Weak,
@@ -9,12 +10,12 @@ use std::{
         mpsc::{Receiver, channel, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use libtest_mimic::Trial;
 use typevisor::{
-    Error, Vcpu, Vm,
+    Error, ErrorCode, Vcpu, Vm,
     bus::{Device, Owner, Written},
     memory::{Backing, HostBuffer},
     vcpu::{Outcome, Step, VcpuOptions, WhenFull},
@@ -23,7 +24,7 @@ use typevisor::{
 use crate::{
     backing_support::{PAGE, Pages, map},
     machine::{CODE, LIMIT, Machine, Op, assemble, boot, is_end},
-    support::{trial, vm},
+    support::{alone, resources, trial, vm},
 };
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -37,6 +38,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial("close: the second who closes waits for the threads too", second_waits_for_threads),
         trial("close: the second who closes waits for the memory too", second_waits_for_memory),
         trial("close: from what keeps a buffer, while a job and two others close", from_a_keep_and_a_job),
+        alone("close: keeps that panic leave nothing behind, and the process alive", keeps_that_panic),
     ]
 }
 
@@ -255,4 +257,58 @@ fn from_a_keep_and_a_job() {
     assert_eq!(next(), "closed by the job");
     go.send(()).unwrap();
     assert_eq!([(); 3].map(|()| next()), ["closed by the keep", "closed", "closed"]);
+}
+
+/// A VM with a vCPU that ran on its thread, two keeps that panic, and a job that ends some time after the slots are gone
+/// and says so.
+fn with_bad_keeps() -> (Vm, Arc<AtomicBool>) {
+    let Machine { vcpu, vm } = Machine::of(&[Op::End]);
+    start(&vcpu).recv().unwrap().unwrap();
+    for gpa in [0x10_0000, 0x20_0000] {
+        map_kept(&vm, gpa, || panic!("a keep's own"));
+    }
+    let (ended, memory, (begun, begins)) = (Arc::new(AtomicBool::new(false)), vm.memory().clone(), channel());
+    let ends = Arc::clone(&ended);
+    let job = move || {
+        begun.send(()).unwrap();
+        while memory.slots().is_ok() {
+            thread::yield_now();
+        }
+        // Time for a close that does not wait to come back; none passes by it that should not.
+        thread::sleep(Duration::from_millis(10));
+        ends.store(true, Ordering::SeqCst);
+    };
+    vm.control().submit(Box::new(job)).unwrap();
+    begins.recv().unwrap();
+    (vm, ended)
+}
+
+fn keeps_that_panic() {
+    // Takes what the first VM, thread and panic of a process leave for good.
+    let warm = || drop(catch_unwind(AssertUnwindSafe(|| drop(with_bad_keeps()))));
+    (0..16).for_each(|_| warm());
+    let before = resources();
+    for _ in 0..20 {
+        let (vm, ended) = with_bad_keeps();
+        assert!(catch_unwind(AssertUnwindSafe(|| vm.close())).is_err(), "the panic goes on");
+        assert!(ended.load(Ordering::SeqCst), "the control thread was waited for");
+        assert_eq!(vm.memory().slots().unwrap_err().code(), ErrorCode::Closed);
+        assert_eq!(resources().0, before.0, "descriptors");
+        // A thread that was joined is in /proc for a moment more.
+        let began = Instant::now();
+        while resources().1 != before.1 {
+            assert!(began.elapsed() < LIMIT, "a thread is left");
+            thread::yield_now();
+        }
+        vm.close(); // with nothing left to panic
+        // A further panic than the one that is under way would end the process.
+        let unwinding = || {
+            let _closes = with_bad_keeps();
+            panic!("something else");
+        };
+        let panic = catch_unwind(AssertUnwindSafe(unwinding)).unwrap_err();
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"something else"));
+    }
+    let after = resources();
+    assert!(after.2 < before.2 + 10, "mappings: {before:?} -> {after:?}");
 }
