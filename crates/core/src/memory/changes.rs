@@ -1,5 +1,5 @@
 //! Changing slots by one ioctl, while vCPUs run: each change is checked whole, then the ioctl, and a failed ioctl leaves
-//! everything as it was. What takes several ioctls is `transaction`'s.
+//! everything as it was; a panic in it leaves the VM poisoned. What takes several ioctls is `transaction`'s.
 
 use std::sync::Arc;
 
@@ -55,9 +55,11 @@ impl GuestMemory {
             let key = Key { space, number: place.number(), serial };
             let backed = made.insert(backing::provide(options, self.features(), lent)?).clone();
             let (slot, region) = transaction::make(options, key, backed, lent.name());
-            lent.set(slot)?;
             let identity = Arc::clone(region.identity());
-            self.publish(lent, space, |map| map.insert(place, region))?;
+            self.live(lent, |lent| {
+                lent.set(slot)?;
+                self.publish(lent, space, |map| map.insert(place, region))
+            })?;
             Ok(MemorySlot::new(self.clone(), identity))
         });
         drop(made);
@@ -70,12 +72,14 @@ impl GuestMemory {
         let key = identity.key;
         let removed = self.changes()?.attempt(|ledger, lent| {
             ledger.remove(key)?;
-            let removed = self.publish(lent, key.space, |map| map.remove(key.number))?;
-            let Some((place, region)) = removed else { return Err(SLOT_CLOSED) };
-            let Err(refused) = lent.delete(key.id()) else { return Ok(region) };
-            // Nobody else can have taken the place: that needs the right to change.
-            self.publish(lent, key.space, |map| map.insert(place, region))?;
-            Err(refused)
+            self.live(lent, |lent| {
+                let removed = self.publish(lent, key.space, |map| map.remove(key.number))?;
+                let Some((place, region)) = removed else { return Err(SLOT_CLOSED) };
+                let Err(refused) = lent.delete(key.id()) else { return Ok(region) };
+                // Nobody else can have taken the place: that needs the right to change.
+                self.publish(lent, key.space, |map| map.insert(place, region))?;
+                Err(refused)
+            })
         })?;
         drop(removed); // without the lock
         Ok(())
@@ -91,11 +95,13 @@ impl GuestMemory {
             }
             let place = ledger.relocate(key, range)?;
             let slot = lent.get(key.id()).cloned().ok_or(SLOT_CLOSED)?;
-            lent.set(LentSlot { range, ..slot })?;
-            self.publish(lent, key.space, |map| {
-                if let Some((_, region)) = map.remove(key.number) {
-                    map.insert(place, region.moved_to(range));
-                }
+            self.live(lent, |lent| {
+                lent.set(LentSlot { range, ..slot })?;
+                self.publish(lent, key.space, |map| {
+                    if let Some((_, region)) = map.remove(key.number) {
+                        map.insert(place, region.moved_to(range));
+                    }
+                })
             })
         })
     }
@@ -109,11 +115,13 @@ impl GuestMemory {
         self.changes()?.attempt(|ledger, lent| {
             ledger.check(key)?;
             let slot = lent.get(key.id()).cloned().ok_or(SLOT_CLOSED)?;
-            if slot.dirty_log != dirty_log {
-                lent.set(LentSlot { dirty_log, ..slot })?;
-                self.publish(lent, key.space, |_| identity.set_dirty_log(dirty_log))?;
+            if slot.dirty_log == dirty_log {
+                return Ok(());
             }
-            Ok(())
+            self.live(lent, |lent| {
+                lent.set(LentSlot { dirty_log, ..slot })?;
+                self.publish(lent, key.space, |_| identity.set_dirty_log(dirty_log))
+            })
         })
     }
 

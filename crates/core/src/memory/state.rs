@@ -60,6 +60,10 @@ impl Inner {
         }
     }
 
+    fn published(&self) -> RwLockWriteGuard<'_, State> {
+        self.published.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn letting_go(&self) -> MutexGuard<'_, bool> {
         self.letting_go.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -143,6 +147,22 @@ impl Unsettled<'_> {
     }
 }
 
+/// A change by one ioctl, while vCPUs run and accesses look.
+struct Live<'a> {
+    inner: &'a Inner,
+    settled: bool,
+}
+
+impl Drop for Live<'_> {
+    /// Where it ends half done, as [`Unsettled`] does.
+    fn drop(&mut self) {
+        if !self.settled {
+            let _held = self.inner.vcpus.hold();
+            drop(Unsettled { published: self.inner.published(), vcpus: &*self.inner.vcpus, settled: false });
+        }
+    }
+}
+
 impl Drop for Unsettled<'_> {
     fn drop(&mut self) {
         if !self.settled {
@@ -211,11 +231,16 @@ impl GuestMemory {
 
     /// Keeps accesses from looking while KVM is told. The caller shows that it may.
     pub(super) fn unsettled(&self, _right: &Lent) -> Unsettled<'_> {
-        Unsettled { published: self.published(), vcpus: &*self.inner.vcpus, settled: false }
+        Unsettled { published: self.inner.published(), vcpus: &*self.inner.vcpus, settled: false }
     }
 
-    fn published(&self) -> RwLockWriteGuard<'_, State> {
-        self.inner.published.write().unwrap_or_else(PoisonError::into_inner)
+    /// One ioctl, and what accesses see of it. An error of `change` says that nothing was done; after a panic nobody knows
+    /// what KVM has, and the VM is poisoned.
+    pub(super) fn live<T>(&self, lent: &mut Lent, change: impl FnOnce(&mut Lent) -> Result<T>) -> Result<T> {
+        let mut live = Live { inner: &self.inner, settled: false };
+        let outcome = change(lent);
+        live.settled = true;
+        outcome
     }
 
     /// Changes what accesses see in one address space. The caller shows that it may.
@@ -225,7 +250,7 @@ impl GuestMemory {
         space: u32,
         update: impl FnOnce(&mut SlotMap<Region>) -> T,
     ) -> Result<T> {
-        self.published().spaces_mut()?.get_mut(space as usize).map(update).ok_or(VM_CLOSED)
+        self.inner.published().spaces_mut()?.get_mut(space as usize).map(update).ok_or(VM_CLOSED)
     }
 
     /// Deletes all slots, lets go of the VM's fd, and unmaps the memory. Closing twice is harmless: whoever comes second
@@ -256,7 +281,7 @@ impl GuestMemory {
         let Changes(mut changes) = self.changes_or_closed().ok()?;
         let mut open = changes.take()?;
         // From here on every access finds the VM closed.
-        let seen = std::mem::replace(&mut *self.published(), State::Closed);
+        let seen = std::mem::replace(&mut *self.inner.published(), State::Closed);
         let release = Release::begin(&self.inner); // under the lock: whoever comes second finds it begun
         Some(((seen, open.lent.delete_all()), release))
     }

@@ -299,6 +299,29 @@ fn a_panic_among_the_ioctls_poisons_the_vm() {
     assert_eq!(kvm.slots(), BTreeMap::new());
 }
 
+/// No more than in a list.
+#[test]
+fn a_panic_in_the_ioctl_of_one_change_poisons_the_vm() {
+    type One = fn(&GuestMemory, &[MemorySlot]) -> Result<()>;
+    let changes: [One; 4] = [
+        |memory, _| memory.map(&options(40 * PAGE)).map(drop),
+        |_, slots| slots[0].unmap(),
+        |_, slots| slots[0].move_to(40 * PAGE),
+        |_, slots| slots[0].set_dirty_log(true),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        let kvm = Kvm::default();
+        let memory = kvm.memory();
+        let slots = four(&memory);
+        kvm.panics.store(true, SeqCst);
+        assert!(catch_unwind(AssertUnwindSafe(|| change(&memory, &slots))).is_err());
+        assert!(kvm.vcpus.poisoned.load(SeqCst) && !kvm.vcpus.out.load(SeqCst), "change {number}");
+        assert_poisoned(&kvm, &memory, &slots[1]);
+        memory.close();
+        assert_eq!(kvm.slots(), BTreeMap::new());
+    }
+}
+
 fn assert_poisoned(kvm: &Kvm, memory: &GuestMemory, slot: &MemorySlot) {
     let calls = kvm.issued();
     let refused = [
