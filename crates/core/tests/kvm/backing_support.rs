@@ -110,19 +110,27 @@ impl HugePages {
         // SAFETY: takes integers; waits for whoever has it, and ends with the descriptor.
         assert_eq!(unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX) }, 0);
         let folder = Path::new("/sys/kernel/mm/hugepages").join(format!("hugepages-{}kB", size >> 10));
-        let number = |name: &str| -> u64 { fs::read_to_string(folder.join(name)).unwrap().trim().parse().unwrap() };
         let mut pool = Self { file: folder.join("nr_hugepages"), before: None, size, _lock: lock };
-        if number("free_hugepages") < count {
-            let before = number("nr_hugepages");
+        if pool.free() < count {
+            let before = number(&pool.file);
             fs::write(&pool.file, (before + count).to_string())
                 .map_err(|error| format!("needs huge pages: {error}"))?;
             pool.before = Some(before);
         }
-        if number("free_hugepages") < count {
+        if pool.free() < count {
             return Err("needs huge pages: the machine has no memory in such pieces".into());
         }
         Ok(pool)
     }
+
+    /// How many pages there are that nobody has touched.
+    pub(crate) fn free(&self) -> u64 {
+        number(&self.file.with_file_name("free_hugepages"))
+    }
+}
+
+fn number(file: &Path) -> u64 {
+    fs::read_to_string(file).unwrap().trim().parse().unwrap()
 }
 
 impl Drop for HugePages {
@@ -144,14 +152,24 @@ pub(crate) fn with_guest_memfd(name: &'static str, test: fn()) -> Trial {
 
 /// Whether the kernel's flags of the mapping at `address` have this one; `dc` is "do not copy on fork".
 pub(crate) fn has_flag(address: usize, flag: &str) -> bool {
+    smaps(address, "VmFlags:").split(' ').any(|other| other == flag)
+}
+
+/// Bytes of the pages that the mapping at `address` is made of.
+pub(crate) fn kernel_page_size(address: usize) -> u64 {
+    smaps(address, "KernelPageSize:").strip_suffix(" kB").unwrap().trim().parse::<u64>().unwrap() << 10
+}
+
+/// What the kernel says of the mapping at `address` in the line of this name.
+fn smaps(address: usize, name: &str) -> String {
     let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
     let mut inside = false;
     for line in smaps.lines() {
         if let Some((start, end)) = line.split(' ').next().and_then(|range| range.split_once('-')) {
             let parsed = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16));
             inside = matches!(parsed, (Ok(start), Ok(end)) if (start..end).contains(&address));
-        } else if let Some(flags) = line.strip_prefix("VmFlags:").filter(|_| inside) {
-            return flags.split(' ').any(|other| other == flag);
+        } else if let Some(said) = line.strip_prefix(name).filter(|_| inside) {
+            return said.into();
         }
     }
     panic!("nothing is mapped at {address:#x}")
