@@ -15,11 +15,14 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    range::{GpaRange, PAGE_SIZE},
+    range::GpaRange,
 };
 
-/// `KVM_MEM_MAX_NR_PAGES` of the kernel's `include/linux/kvm_host.h`, in bytes: 4 KiB short of 8 TiB.
-const SLOT_SIZE_MAX: u64 = ((1 << 31) - 1) * PAGE_SIZE;
+/// `KVM_MEM_MAX_NR_PAGES` of the kernel's `include/linux/kvm_host.h`, which counts pages of the host's, in bytes: one page
+/// short of 8 TiB where they are of 4 KiB, of 128 TiB where of 64.
+pub(super) const fn slot_size_max(page_size: u64) -> u64 {
+    ((1 << 31) - 1) * page_size
+}
 
 impl GuestMemory {
     /// Puts memory into the guest (api.rst 4.35 and 4.140), zeroed and anonymous unless another
@@ -27,7 +30,8 @@ impl GuestMemory {
     /// [`Vm::close`](crate::Vm::close). vCPUs may run.
     ///
     /// # Errors
-    /// Before KVM is told anything: [`Error::Unaligned`], [`Error::InvalidArgument`] (8 TiB or more),
+    /// Before KVM is told anything: [`Error::Unaligned`], [`Error::InvalidArgument`] (2^31 of the host's pages or more,
+    /// which is 8 TiB where they are of 4 KiB),
     /// [`Error::CapabilityMissing`] (read-only memory, a `guest_memfd` or an address space that the VM lacks),
     /// [`Error::AddressSpaceRange`], [`Error::AddressWidth`], [`Error::SlotOverlap`], [`Error::SlotReserved`],
     /// [`Error::SlotNumberTaken`], [`Error::SlotNumberRange`], [`Error::SlotLimit`], [`Error::Limit`] (mappings or descriptors),
@@ -128,9 +132,11 @@ impl GuestMemory {
     /// What can be said without knowing other slots; and the address space that is meant.
     pub(super) fn check_map(&self, options: &MapOptions) -> Result<u32> {
         let &MapOptions { range, readonly, address_space, .. } = options;
-        GpaRange::aligned(range.gpa(), range.size(), self.features().page_size)?;
-        if range.size() > SLOT_SIZE_MAX {
-            return Err(Error::InvalidArgument { what: "the size of a slot", expected: "less than 8 TiB" });
+        let page_size = self.features().page_size;
+        GpaRange::aligned(range.gpa(), range.size(), page_size)?;
+        if range.size() > slot_size_max(page_size) {
+            let expected = "fewer than 2^31 pages of the host's (8 TiB where they are of 4 KiB)";
+            return Err(Error::InvalidArgument { what: "the size of a slot", expected });
         }
         bookkeeping::check(range.size())?;
         self.check_place(range)?;

@@ -23,6 +23,7 @@ use crate::{
     error::{Errno, Error, ErrorCode, Result},
     memory::{
         Backing, Change, FileSharing, GuestMemory, Held, HoldOut, MapOptions, MemorySlot, SlotFeatures, SlotInfo,
+        changes::slot_size_max,
         lent::{SetSlot, SlotCommand},
     },
     range::GpaRange,
@@ -598,6 +599,20 @@ fn slots_are_multiples_of_the_host_s_pages() {
     assert_eq!(kvm.issued(), 0);
     for backing in [shared(LARGE), file(0)] {
         memory.map(&MapOptions { backing, ..large.clone() }).unwrap().unmap().unwrap();
+    }
+}
+
+/// KVM counts pages of the host's (`__kvm_set_memory_region`).
+#[test]
+fn the_longest_slot_is_so_many_of_the_host_s_pages() {
+    const TIB: u64 = 1 << 40;
+    for (page_size, end) in [(0x1000, 8 * TIB), (0x4000, 32 * TIB), (0x1_0000, 128 * TIB)] {
+        assert_eq!(slot_size_max(page_size), end - page_size);
+        let kvm = Kvm::default();
+        let memory = kvm.memory_with(SlotFeatures { page_size, address_bits: 52, ..features(8) });
+        let result = memory.map(&MapOptions::new(pages(0, end)));
+        assert!(matches!(result, Err(Error::InvalidArgument { what: "the size of a slot", .. })), "{result:?}");
+        assert_eq!(kvm.issued(), 0);
     }
 }
 
