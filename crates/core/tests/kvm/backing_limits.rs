@@ -18,10 +18,9 @@ use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 use crate::{
     backing_support::{
-        HugePages, PAGE, Pages, addresses_of, at, byte, descriptors, file, has_flag, has_guest_memfd, is_memory, map,
-        pages,
+        HugePages, Pages, addresses_of, at, byte, descriptors, file, has_flag, has_guest_memfd, is_memory, map,
     },
-    support::{alone, vm},
+    support::{PAGE, alone, pages, vm},
 };
 
 pub(crate) fn tests() -> Vec<Trial> {

@@ -15,19 +15,14 @@ use std::{
 
 use libtest_mimic::Trial;
 use typevisor::{
-    ErrorCode, GpaRange, Result, Vm,
+    Vm,
     host::{Capability, huge_page_sizes},
     memory::{Backing, FileSharing, GuestMemory, HostBuffer, MapOptions, MemorySlot},
 };
 
-use crate::support::{kvm_is_here, trial, vm};
+use crate::support::{PAGE, kvm_is_here, pages, trial, vm};
 
-pub(crate) const PAGE: u64 = 0x1000;
 pub(crate) const TWO_PAGES: u64 = 2 * PAGE;
-
-pub(crate) fn pages(gpa: u64, size: u64) -> GpaRange {
-    GpaRange::pages(gpa, size).unwrap()
-}
 
 pub(crate) fn at(gpa: u64, size: u64, backing: Backing) -> MapOptions {
     MapOptions { backing, ..MapOptions::new(pages(gpa, size)) }
@@ -41,10 +36,6 @@ pub(crate) fn byte(memory: &GuestMemory, gpa: u64) -> u8 {
     let mut bytes = [0xee];
     memory.read(gpa, &mut bytes).unwrap();
     bytes[0]
-}
-
-pub(crate) fn code<T: std::fmt::Debug>(result: Result<T>) -> ErrorCode {
-    result.unwrap_err().code()
 }
 
 /// A file of zeros that no folder has any more.
@@ -104,7 +95,7 @@ pub(crate) struct HugePages {
 
 impl HugePages {
     /// Makes sure that `count` pages are free.
-    pub(crate) fn reserve(count: u64) -> std::result::Result<Self, String> {
+    pub(crate) fn reserve(count: u64) -> Result<Self, String> {
         let size = huge_page_sizes().first().copied().ok_or("needs hugetlb")?;
         let lock = File::open("/sys/kernel/mm/hugepages").map_err(|error| error.to_string())?;
         // SAFETY: takes integers; waits for whoever has it, and ends with the descriptor.

@@ -18,11 +18,11 @@ use typevisor::{
 
 use crate::{
     backing_support::{
-        HugePages, PAGE, Pages, TWO_PAGES, addresses_of, at, byte, code, file, has_flag, has_guest_memfd,
-        kernel_page_size, map, new_file, with_guest_memfd, with_huge_pages, with_hugetlb,
+        HugePages, Pages, TWO_PAGES, addresses_of, at, byte, file, has_flag, has_guest_memfd, kernel_page_size, map,
+        new_file, with_guest_memfd, with_huge_pages, with_hugetlb,
     },
     machine::{CODE, Machine, Op, THERE, assemble, boot, out},
-    support::{needs, trial, vm},
+    support::{PAGE, code, needs, trial, vm},
 };
 
 pub(crate) fn tests() -> Vec<Trial> {

@@ -19,7 +19,7 @@ use typevisor::{
 
 use crate::{
     claims::many_exits,
-    machine::{CODE, LIMIT, Machine, Op, assemble, boot, is_end, out},
+    machine::{CODE, LIMIT, Machine, Op, assemble, boot, is_end, out, start},
     support::{alone, needs, resources, scaled, trial, vm, x86_only},
 };
 
@@ -110,8 +110,7 @@ fn before_an_access() {
     let machine = Machine::of(&OUT_IN_OUT);
     let (queue, ..) = post(&machine, 0, 2);
     machine.claim(4, 1, Owner::Program(9));
-    let (sender, receiver) = channel();
-    machine.vcpu.start(1, move |outcome| sender.send(outcome).unwrap()).unwrap();
+    let receiver = start(&machine.vcpu, 1);
     let outcome = receiver.recv_timeout(LIMIT).unwrap().unwrap();
     assert!(matches!(&outcome, Outcome::Claimed(claimed) if claimed.claim == 9), "{outcome:?}");
     assert_eq!(values(&queue), [1, 2, 3]);
@@ -130,7 +129,7 @@ const OUT_AND_SPIN: [Op; 4] = [Op::Load(7), Op::Out(0), Op::Out(0), Op::Endless]
 
 /// Starts the vCPU, and awaits what it writes before it spins.
 fn assert_arrives(vcpu: &Vcpu, queue: &Posted, woken: &Receiver<()>) {
-    let ended = start(vcpu);
+    let ended = start(vcpu, 1);
     let mut seen = Vec::new();
     while seen.len() < 2 {
         woken.recv_timeout(LIMIT).expect("a wake-up while the guest spins");
@@ -158,7 +157,7 @@ fn flush_after_ring() {
         let (queue, ..) = post(&machine, 0, 2);
         let (doorbell, fd) = Doorbell::new().unwrap();
         machine.claim(4, 4, doorbell);
-        let ended = start(&machine.vcpu);
+        let ended = start(&machine.vcpu, 1);
         let began = Instant::now();
         while fd.read().is_err() {
             assert!(began.elapsed() < LIMIT, "a ring while the guest spins");
@@ -173,13 +172,6 @@ fn flush_after_ring() {
 }
 
 /// Runs the vCPU on its own thread; what ended the run is sent.
-fn start(vcpu: &Vcpu) -> Receiver<typevisor::Result<Outcome>> {
-    let (sender, ended) = channel();
-    // A test that failed listens no more.
-    vcpu.start(1, move |outcome| sender.send(outcome).unwrap_or(())).unwrap();
-    ended
-}
-
 fn first_vcpu_closed() {
     let machine = Machine::of(&OUT_AND_SPIN);
     let (queue, woken) = post_awaited(&machine);

@@ -22,9 +22,9 @@ use typevisor::{
 };
 
 use crate::{
-    backing_support::{PAGE, Pages, map},
-    machine::{CODE, LIMIT, Machine, Op, assemble, boot, is_end},
-    support::{alone, resources, trial, vm},
+    backing_support::{Pages, map},
+    machine::{CODE, LIMIT, Machine, Op, assemble, boot, is_end, start},
+    support::{PAGE, alone, resources, trial, vm},
 };
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -69,12 +69,6 @@ fn closing(parties: usize) -> (Vcpu, Arc<Vm>) {
     (vcpu, vm)
 }
 
-fn start(vcpu: &Vcpu) -> Receiver<Result<Outcome, Error>> {
-    let (sender, receiver) = channel();
-    vcpu.start(1, move |outcome| sender.send(outcome).unwrap()).unwrap();
-    receiver
-}
-
 /// Everything is closed, soon.
 fn assert_closed(vcpu: &Vcpu, vm: &Vm) {
     vm.close(); // waits for whoever else closes
@@ -84,7 +78,7 @@ fn assert_closed(vcpu: &Vcpu, vm: &Vm) {
 
 fn from_a_device_of_a_thread() {
     let (vcpu, vm) = closing(1);
-    let outcome = start(&vcpu).recv_timeout(Duration::from_secs(10)).expect("it waits for itself");
+    let outcome = start(&vcpu, 1).recv_timeout(Duration::from_secs(10)).expect("it waits for itself");
     assert!(matches!(outcome, Err(Error::Closed { .. })), "{outcome:?}");
     assert_closed(&vcpu, &vm);
 }
@@ -99,7 +93,7 @@ fn from_two_devices() {
     let (vcpu, vm) = closing(2);
     let second = vm.create_vcpu(VcpuOptions::default()).unwrap();
     boot(&second, CODE + assemble(&[Op::Out(0), Op::Endless]).len() as u64);
-    let outcomes = [start(&vcpu), start(&second)];
+    let outcomes = [start(&vcpu, 1), start(&second, 1)];
     for outcome in outcomes {
         let outcome = outcome.recv_timeout(Duration::from_secs(10)).expect("they wait for each other");
         assert!(matches!(outcome, Err(Error::Closed { .. })), "{outcome:?}");
@@ -173,7 +167,7 @@ fn second_waits_for_vcpus() {
     let machine = Machine::of(&[Op::Out(0), Op::Endless]);
     let (go, receiver) = sync_channel(0);
     machine.claim(0, 1, Box::new(Slow(receiver)));
-    let outcome = start(&machine.vcpu);
+    let outcome = start(&machine.vcpu, 1);
     go.send(()).unwrap();
     second_closer(&machine.vm, || go.send(()).unwrap());
     assert!(matches!(outcome.recv().unwrap(), Err(Error::Closed { .. })));
@@ -263,7 +257,7 @@ fn from_a_keep_and_a_job() {
 /// and says so.
 fn with_bad_keeps() -> (Vm, Arc<AtomicBool>) {
     let Machine { vcpu, vm } = Machine::of(&[Op::End]);
-    start(&vcpu).recv().unwrap().unwrap();
+    start(&vcpu, 1).recv().unwrap().unwrap();
     for gpa in [0x10_0000, 0x20_0000] {
         map_kept(&vm, gpa, || panic!("a keep's own"));
     }

@@ -13,12 +13,12 @@ use kvm_bindings::{
 use kvm_ioctls::VmFd;
 use libtest_mimic::Trial;
 use typevisor::{
-    Error, GpaRange, Vm,
+    Error, Vm,
     host::Capability,
     memory::{Backing, MapOptions, MemorySlot},
 };
 
-use crate::support::{trial, vm, with_every_slot, x86_only};
+use crate::support::{pages, trial, vm, with_every_slot, x86_only};
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
@@ -60,10 +60,6 @@ fn kernel() -> (u32, u32) {
 
 /// One large page, as in the C test: KVM may map it as one.
 const REGION_SIZE: u64 = 2 << 20;
-
-fn pages(gpa: u64, size: u64) -> GpaRange {
-    GpaRange::pages(gpa, size).unwrap()
-}
 
 /// Bit 3 where the lab's kernel has it; nobody else's `KVM_CHECK_EXTENSION` knows the number.
 fn exit_on_missing(vm: &VmFd) -> u32 {

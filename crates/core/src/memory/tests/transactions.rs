@@ -18,7 +18,7 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::{cases, features};
+use super::{PAGE, cases, code, features, pages};
 use crate::{
     error::{Errno, Error, ErrorCode, Result},
     memory::{
@@ -29,8 +29,6 @@ use crate::{
     range::GpaRange,
     sys::memfd,
 };
-
-const PAGE: u64 = 0x1000;
 
 /// Far more than anything here takes: no test passes by it.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -148,16 +146,8 @@ impl Kvm {
     }
 }
 
-fn pages(gpa: u64, size: u64) -> GpaRange {
-    GpaRange::pages(gpa, size).unwrap()
-}
-
 fn options(gpa: u64) -> MapOptions {
     MapOptions::new(pages(gpa, PAGE))
-}
-
-fn code<T: std::fmt::Debug>(result: Result<T>) -> ErrorCode {
-    result.unwrap_err().code()
 }
 
 fn listed(memory: &GuestMemory) -> Vec<SlotInfo> {
