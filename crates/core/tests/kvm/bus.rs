@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock, Weak,
         mpsc::{Receiver, channel},
     },
     thread,
@@ -30,6 +30,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         needs(RING, "coalesced: what a vCPU wrote before it spins reaches its reader while it spins", spinning),
         needs(RING, "coalesced: a flush hands on what was written before KVM rang a doorbell", flush_after_ring),
         needs(RING, "coalesced: after the vCPU is closed that showed the ring, others go on", first_vcpu_closed),
+        needs(RING, "coalesced: a reader who is woken closes the VM, and waits for no job that does", reader_closes),
         needs(RING, "coalesced: the kernel's limit is ERR_LIMIT, and a release makes room", limit),
         trial("coalesced: hidden capabilities leave posted writes to exits", hidden),
         trial("coalesced: a claim larger than KVM takes is left to exits", too_large),
@@ -171,7 +172,6 @@ fn flush_after_ring() {
     }
 }
 
-/// Runs the vCPU on its own thread; what ended the run is sent.
 fn first_vcpu_closed() {
     let machine = Machine::of(&OUT_AND_SPIN);
     let (queue, woken) = post_awaited(&machine);
@@ -179,6 +179,41 @@ fn first_vcpu_closed() {
     boot(&second, CODE);
     machine.vcpu.close();
     assert_arrives(&second, &queue, &woken);
+}
+
+/// No scope: it would wait for threads that wait for each other, and the test would hang instead of failing.
+fn reader_closes() {
+    let machine = Machine::of(&OUT_AND_SPIN);
+    let own = Arc::new(OnceLock::<Weak<Vm>>::new());
+    let (tell, told) = channel();
+    let (vm_of_reader, told_by_reader) = (Arc::clone(&own), tell.clone());
+    let queue = Queue::posted(move |_arrived| {
+        vm_of_reader.get().unwrap().upgrade().unwrap().close();
+        told_by_reader.send("reader").unwrap();
+    });
+    machine.claim(0, 2, Owner::Posted { queue, program: 8 });
+    let Machine { vcpu, vm } = machine;
+    let vm = Arc::new(vm);
+    own.set(Arc::downgrade(&vm)).unwrap();
+    let (begun, begins) = channel();
+    let for_job = Arc::clone(&vm);
+    let job = move || {
+        begun.send(()).unwrap();
+        // Until the reader has come to wait for jobs, or soon will.
+        while for_job.memory().slots().is_ok() {
+            thread::yield_now();
+        }
+        for_job.close();
+        tell.send("job").unwrap();
+    };
+    vm.control().submit(Box::new(job)).unwrap();
+    begins.recv().unwrap();
+    let ended = start(&vcpu, 1);
+    let mut closed = [(); 2].map(|()| told.recv_timeout(LIMIT).expect("they wait for each other"));
+    closed.sort_unstable();
+    assert_eq!(closed, ["job", "reader"]);
+    assert!(matches!(ended.recv_timeout(LIMIT).unwrap(), Err(Error::Closed { .. })));
+    vm.close();
 }
 
 fn limit() {
