@@ -8,7 +8,7 @@ import { call } from './errors.ts';
 import { guard, KEY } from './handle.ts';
 import type { Life } from './life.ts';
 import { type MemoryPromises, promisesFrom } from './memory-promises.ts';
-import type { NativeMemory, NativeSlotInfo } from './native.ts';
+import type { Failure, NativeMapOptions, NativeMemory, NativeSlot, NativeSlotInfo } from './native.ts';
 import { ioctlsAreWatched, printable } from './observe.ts';
 import { type MemorySlot, tellSlot } from './slot.ts';
 import { SlotHandles } from './slots.ts';
@@ -99,7 +99,7 @@ export class GuestMemory extends NumberAccess {
     const memory = this.#native;
     const { life, handles } = this.#shared;
     const { request, bytes: own } = mapRequest(range);
-    const native = call(() => memory.map(request));
+    const native = call(() => mapBy(memory, request));
     if (ioctlsAreWatched())
       tellSlot(
         life.id,
@@ -276,4 +276,11 @@ export class GuestMemory extends NumberAccess {
     const wanted = quiet(byteArray(pattern, 'pattern'));
     return call(() => native.search(address, length, wanted, most));
   }
+}
+
+/** What most programs map crosses the bridge as a few values: that is measured in microseconds. */
+function mapBy(memory: NativeMemory, request: NativeMapOptions): Failure | NativeSlot {
+  const { gpa, size, readonly, transparentHugePages, backing, slot, addressSpace } = request;
+  if (backing.kind !== 'anonymous' || slot !== null || addressSpace !== null) return memory.map(request);
+  return memory.mapPlain(gpa, size, readonly, transparentHugePages);
 }

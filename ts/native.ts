@@ -167,6 +167,8 @@ export interface NativeVm {
 
 export interface NativeMemory {
   map(options: NativeMapOptions): Failure | NativeSlot;
+  /** The same where all but these has its default. */
+  mapPlain(gpa: number, size: number, readonly: boolean, transparentHugePages: boolean): Failure | NativeSlot;
   /** All of it or nothing. */
   change(changes: NativeChange[], watched: boolean): Failure | NativeDone;
   slots(): Failure | NativeSlotInfo[];
