@@ -146,7 +146,8 @@ interface BackingRequest {
 }
 
 function backingRequest(backing: Backing, size: number): BackingRequest {
-  if (typeof backing === 'string') return { backing: { kind: oneOf(backing, 'backing', PLAIN) } };
+  const plain = PLAIN.find(name => name === backing);
+  if (plain !== undefined) return { backing: { kind: plain } };
   if (typeof backing !== 'object' || backing === null) throw invalid('backing', EXPECTED, backing);
   if ('hugetlb' in backing) return { backing: hugetlbRequest(backing) };
   if ('file' in backing) return { backing: fileRequest(backing) };

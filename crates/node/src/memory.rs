@@ -113,11 +113,16 @@ impl NativeSlot {
 pub struct NativeDone {
     pub slots: Vec<NativeSlot>,
     pub infos: Vec<NativeSlotInfo>,
+    pub found: Vec<i64>,
 }
 
 impl From<Done> for NativeDone {
-    fn from(Done { slots, infos }: Done) -> Self {
-        Self { slots: slots.into_iter().map(Into::into).collect(), infos: infos.into_iter().map(Into::into).collect() }
+    fn from(Done { slots, infos, found }: Done) -> Self {
+        Self {
+            slots: slots.into_iter().map(Into::into).collect(),
+            infos: infos.into_iter().map(Into::into).collect(),
+            found: found.into_iter().map(signed).collect(),
+        }
     }
 }
 
