@@ -243,7 +243,7 @@ pub enum Error {
         errno: Errno,
     },
     /// The object was closed, or closes while this call waits.
-    #[error("the {what} {}", ended(what))]
+    #[error("the {what} {}", if *what == "memory slot" { "was unmapped" } else { "is closed" })]
     Closed {
         /// `VM`, `vCPU` or `memory slot`.
         what: &'static str,
@@ -328,11 +328,6 @@ pub enum Error {
         /// The panic's message.
         message: Box<str>,
     },
-}
-
-/// A slot ends before its VM does, so that it says by what.
-fn ended(what: &str) -> &'static str {
-    if what == "memory slot" { "was unmapped: map its memory anew, if it is wanted" } else { "is closed" }
 }
 
 /// `1 byte`, `2 bytes`.

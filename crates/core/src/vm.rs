@@ -249,7 +249,8 @@ impl std::fmt::Debug for VmShared {
     }
 }
 
-/// What every KVM has had from the first one on, which could not be asked yet.
+/// How many slots there are where KVM does not say, as when the question is hidden: what other VMMs take for the default
+/// as well, and no KVM since Linux 5.10 has fewer.
 const SLOTS_UNTOLD: u32 = 32;
 
 fn slot_features(kvm: &Kvm, capabilities: &Capabilities, irqchip: bool) -> SlotFeatures {
