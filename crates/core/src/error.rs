@@ -243,7 +243,7 @@ pub enum Error {
         errno: Errno,
     },
     /// The object was closed, or closes while this call waits.
-    #[error("the {what} is closed")]
+    #[error("the {what} {}", if *what == "memory slot" { "was unmapped" } else { "is closed" })]
     Closed {
         /// `VM`, `vCPU` or `memory slot`.
         what: &'static str,

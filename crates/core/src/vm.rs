@@ -269,10 +269,17 @@ impl std::fmt::Debug for VmShared {
     }
 }
 
+/// How many slots there are where KVM does not say, as when the question is hidden: what other VMMs take for the default
+/// as well, and no KVM since Linux 5.10 has fewer.
+const SLOTS_UNTOLD: u32 = 32;
+
 fn slot_features(kvm: &Kvm, capabilities: &Capabilities, irqchip: bool) -> SlotFeatures {
     let value = |capability| u32::try_from(capabilities.value(capability)).unwrap_or(0);
     SlotFeatures {
-        slots: value(Capability::NrMemslots),
+        slots: match value(Capability::NrMemslots) {
+            0 => SLOTS_UNTOLD,
+            slots => slots,
+        },
         spaces: value(Capability::MultiAddressSpace).max(1),
         address_bits: arch::address_bits(kvm),
         readonly: capabilities.has(Capability::ReadonlyMem),
