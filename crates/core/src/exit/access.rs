@@ -2,26 +2,23 @@
 
 use std::mem::offset_of;
 
-use kvm_bindings::{
-    KVM_EXIT_IO_IN, KVM_EXIT_IO_OUT, kvm_run__bindgen_ty_1__bindgen_ty_4 as Io,
-    kvm_run__bindgen_ty_1__bindgen_ty_6 as Mmio,
-};
+use kvm_bindings::{KVM_EXIT_IO_IN, KVM_EXIT_IO_OUT, kvm_run};
 
 use super::{
     Exit,
-    page::{PAYLOAD, PAYLOAD_END, RunBytes},
+    page::{PAYLOAD_END, RunBytes},
     pending::{Pending, Wanted},
 };
 
-const IO_DIRECTION: usize = PAYLOAD + offset_of!(Io, direction);
-const IO_SIZE: usize = PAYLOAD + offset_of!(Io, size);
-const IO_PORT: usize = PAYLOAD + offset_of!(Io, port);
-const IO_COUNT: usize = PAYLOAD + offset_of!(Io, count);
-const IO_DATA_OFFSET: usize = PAYLOAD + offset_of!(Io, data_offset);
-const MMIO_GPA: usize = PAYLOAD + offset_of!(Mmio, phys_addr);
-const MMIO_DATA: usize = PAYLOAD + offset_of!(Mmio, data);
-const MMIO_LEN: usize = PAYLOAD + offset_of!(Mmio, len);
-const MMIO_IS_WRITE: usize = PAYLOAD + offset_of!(Mmio, is_write);
+const IO_DIRECTION: usize = offset_of!(kvm_run, __bindgen_anon_1.io.direction);
+const IO_SIZE: usize = offset_of!(kvm_run, __bindgen_anon_1.io.size);
+const IO_PORT: usize = offset_of!(kvm_run, __bindgen_anon_1.io.port);
+const IO_COUNT: usize = offset_of!(kvm_run, __bindgen_anon_1.io.count);
+const IO_DATA_OFFSET: usize = offset_of!(kvm_run, __bindgen_anon_1.io.data_offset);
+const MMIO_GPA: usize = offset_of!(kvm_run, __bindgen_anon_1.mmio.phys_addr);
+const MMIO_DATA: usize = offset_of!(kvm_run, __bindgen_anon_1.mmio.data);
+const MMIO_LEN: usize = offset_of!(kvm_run, __bindgen_anon_1.mmio.len);
+const MMIO_IS_WRITE: usize = offset_of!(kvm_run, __bindgen_anon_1.mmio.is_write);
 
 /// Which of the two address spaces of a bus an access is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,15 +2,15 @@
 
 use std::mem::offset_of;
 
-use kvm_bindings::kvm_run__bindgen_ty_1__bindgen_ty_22 as Nisv;
+use kvm_bindings::kvm_run;
 
 use super::{
     Exit,
     page::{PAYLOAD, RunBytes},
 };
 
-const NISV_ISS: usize = PAYLOAD + offset_of!(Nisv, esr_iss);
-const NISV_IPA: usize = PAYLOAD + offset_of!(Nisv, fault_ipa);
+const NISV_ISS: usize = offset_of!(kvm_run, __bindgen_anon_1.arm_nisv.esr_iss);
+const NISV_IPA: usize = offset_of!(kvm_run, __bindgen_anon_1.arm_nisv.fault_ipa);
 // struct arm_sea; kvm-bindings lacks it
 const SEA_FLAGS: usize = PAYLOAD;
 const SEA_ESR: usize = PAYLOAD + 8;

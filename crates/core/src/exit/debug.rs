@@ -21,20 +21,20 @@ const FAR: usize = PAYLOAD + 8;
 const _: () = {
     use std::mem::offset_of;
 
-    use kvm_bindings::kvm_debug_exit_arch as Debug;
-    assert!(PAYLOAD + offset_of!(Debug, exception) == EXCEPTION);
-    assert!(PAYLOAD + offset_of!(Debug, pc) == PC);
-    assert!(PAYLOAD + offset_of!(Debug, dr6) == DR6);
-    assert!(PAYLOAD + offset_of!(Debug, dr7) == DR7);
+    use kvm_bindings::kvm_run;
+    assert!(offset_of!(kvm_run, __bindgen_anon_1.debug.arch.exception) == EXCEPTION);
+    assert!(offset_of!(kvm_run, __bindgen_anon_1.debug.arch.pc) == PC);
+    assert!(offset_of!(kvm_run, __bindgen_anon_1.debug.arch.dr6) == DR6);
+    assert!(offset_of!(kvm_run, __bindgen_anon_1.debug.arch.dr7) == DR7);
 };
 #[cfg(target_arch = "aarch64")]
 const _: () = {
     use std::mem::offset_of;
 
-    use kvm_bindings::kvm_debug_exit_arch as Debug;
-    assert!(PAYLOAD + offset_of!(Debug, hsr) == HSR);
-    assert!(PAYLOAD + offset_of!(Debug, hsr_high) == HSR_HIGH);
-    assert!(PAYLOAD + offset_of!(Debug, far) == FAR);
+    use kvm_bindings::kvm_run;
+    assert!(offset_of!(kvm_run, __bindgen_anon_1.debug.arch.hsr) == HSR);
+    assert!(offset_of!(kvm_run, __bindgen_anon_1.debug.arch.hsr_high) == HSR_HIGH);
+    assert!(offset_of!(kvm_run, __bindgen_anon_1.debug.arch.far) == FAR);
 };
 
 /// The #DB exception: only with it does KVM write `dr6` and `dr7`.

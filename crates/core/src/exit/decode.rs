@@ -7,17 +7,14 @@ use kvm_bindings::{
     KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_HYPERCALL, KVM_EXIT_HYPERV, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR,
     KVM_EXIT_IO, KVM_EXIT_IOAPIC_EOI, KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_NMI, KVM_EXIT_NOTIFY,
     KVM_EXIT_SET_TPR, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_EXIT_TPR_ACCESS, KVM_EXIT_UNKNOWN,
-    KVM_EXIT_X86_BUS_LOCK, KVM_EXIT_X86_RDMSR, KVM_EXIT_X86_WRMSR, KVM_EXIT_XEN, KVM_NOTIFY_CONTEXT_INVALID,
-    kvm_run__bindgen_ty_1__bindgen_ty_1 as Hardware, kvm_run__bindgen_ty_1__bindgen_ty_2 as FailEntry,
-    kvm_run__bindgen_ty_1__bindgen_ty_3 as Exception, kvm_run__bindgen_ty_1__bindgen_ty_21 as Eoi,
-    kvm_run__bindgen_ty_1__bindgen_ty_26 as Notify,
+    KVM_EXIT_X86_BUS_LOCK, KVM_EXIT_X86_RDMSR, KVM_EXIT_X86_WRMSR, KVM_EXIT_XEN, KVM_NOTIFY_CONTEXT_INVALID, kvm_run,
 };
 
 use super::{
     Exit,
     access::{Access, io, mmio},
     arm, debug, fault, hyperv, internal,
-    page::{CR8, EXIT_REASON, PAYLOAD, RunBytes},
+    page::{CR8, EXIT_REASON, RunBytes},
     pending::Pending,
     system_event::{Abi, system_event},
     x86,
@@ -30,13 +27,13 @@ const KVM_EXIT_ARM_SEA: u32 = 41;
 const KVM_EXIT_ARM_LDST64B: u32 = 42;
 const KVM_EXIT_SNP_REQ_CERTS: u32 = 43;
 
-const HARDWARE_REASON: usize = PAYLOAD + offset_of!(Hardware, hardware_exit_reason);
-const FAIL_REASON: usize = PAYLOAD + offset_of!(FailEntry, hardware_entry_failure_reason);
-const FAIL_CPU: usize = PAYLOAD + offset_of!(FailEntry, cpu);
-const EXCEPTION: usize = PAYLOAD + offset_of!(Exception, exception);
-const EXCEPTION_CODE: usize = PAYLOAD + offset_of!(Exception, error_code);
-const EOI_VECTOR: usize = PAYLOAD + offset_of!(Eoi, vector);
-const NOTIFY_FLAGS: usize = PAYLOAD + offset_of!(Notify, flags);
+const HARDWARE_REASON: usize = offset_of!(kvm_run, __bindgen_anon_1.hw.hardware_exit_reason);
+const FAIL_REASON: usize = offset_of!(kvm_run, __bindgen_anon_1.fail_entry.hardware_entry_failure_reason);
+const FAIL_CPU: usize = offset_of!(kvm_run, __bindgen_anon_1.fail_entry.cpu);
+const EXCEPTION: usize = offset_of!(kvm_run, __bindgen_anon_1.ex.exception);
+const EXCEPTION_CODE: usize = offset_of!(kvm_run, __bindgen_anon_1.ex.error_code);
+const EOI_VECTOR: usize = offset_of!(kvm_run, __bindgen_anon_1.eoi.vector);
+const NOTIFY_FLAGS: usize = offset_of!(kvm_run, __bindgen_anon_1.notify.flags);
 
 /// What a decoded page holds: an access that a bus may claim, or any other exit with what it needs.
 #[derive(Debug, PartialEq, Eq)]

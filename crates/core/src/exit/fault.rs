@@ -3,19 +3,17 @@
 
 use std::mem::offset_of;
 
-use kvm_bindings::{
-    KVM_EXIT_MEMORY_FAULT, KVM_MEMORY_EXIT_FLAG_PRIVATE, kvm_run__bindgen_ty_1__bindgen_ty_27 as MemoryFault,
-};
+use kvm_bindings::{KVM_EXIT_MEMORY_FAULT, KVM_MEMORY_EXIT_FLAG_PRIVATE, kvm_run};
 
 use super::{
     Exit,
-    page::{EXIT_REASON, PAYLOAD, RunBytes},
+    page::{EXIT_REASON, RunBytes},
 };
 use crate::error::Errno;
 
-const FAULT_FLAGS: usize = PAYLOAD + offset_of!(MemoryFault, flags);
-const FAULT_GPA: usize = PAYLOAD + offset_of!(MemoryFault, gpa);
-const FAULT_SIZE: usize = PAYLOAD + offset_of!(MemoryFault, size);
+const FAULT_FLAGS: usize = offset_of!(kvm_run, __bindgen_anon_1.memory_fault.flags);
+const FAULT_GPA: usize = offset_of!(kvm_run, __bindgen_anon_1.memory_fault.gpa);
+const FAULT_SIZE: usize = offset_of!(kvm_run, __bindgen_anon_1.memory_fault.size);
 
 /// Flags that a kernel with `KVM_CAP_EXIT_ON_MISSING` (out of tree) adds: what the guest was about to do.
 const READ: u64 = 1;

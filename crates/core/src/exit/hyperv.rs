@@ -2,34 +2,29 @@
 
 use std::mem::offset_of;
 
-use kvm_bindings::{
-    KVM_EXIT_HYPERV_HCALL, KVM_EXIT_HYPERV_SYNDBG, KVM_EXIT_HYPERV_SYNIC, kvm_hyperv_exit,
-    kvm_hyperv_exit__bindgen_ty_1__bindgen_ty_1 as Synic, kvm_hyperv_exit__bindgen_ty_1__bindgen_ty_2 as Hcall,
-    kvm_hyperv_exit__bindgen_ty_1__bindgen_ty_3 as Syndbg,
-};
+use kvm_bindings::{KVM_EXIT_HYPERV_HCALL, KVM_EXIT_HYPERV_SYNDBG, KVM_EXIT_HYPERV_SYNIC, kvm_run};
 
 use super::{
     Exit,
-    page::{PAYLOAD, RunBytes},
+    page::RunBytes,
     pending::{Pending, Wanted},
     x86::Asked,
 };
 
-const TYPE: usize = PAYLOAD + offset_of!(kvm_hyperv_exit, type_);
-const BODY: usize = PAYLOAD + offset_of!(kvm_hyperv_exit, u);
-const SYNIC_MSR: usize = BODY + offset_of!(Synic, msr);
-const SYNIC_CONTROL: usize = BODY + offset_of!(Synic, control);
-const SYNIC_EVT_PAGE: usize = BODY + offset_of!(Synic, evt_page);
-const SYNIC_MSG_PAGE: usize = BODY + offset_of!(Synic, msg_page);
-const HCALL_INPUT: usize = BODY + offset_of!(Hcall, input);
-const HCALL_RESULT: usize = BODY + offset_of!(Hcall, result);
-const HCALL_PARAMS: usize = BODY + offset_of!(Hcall, params);
-const SYNDBG_MSR: usize = BODY + offset_of!(Syndbg, msr);
-const SYNDBG_CONTROL: usize = BODY + offset_of!(Syndbg, control);
-const SYNDBG_STATUS: usize = BODY + offset_of!(Syndbg, status);
-const SYNDBG_SEND_PAGE: usize = BODY + offset_of!(Syndbg, send_page);
-const SYNDBG_RECV_PAGE: usize = BODY + offset_of!(Syndbg, recv_page);
-const SYNDBG_PENDING_PAGE: usize = BODY + offset_of!(Syndbg, pending_page);
+const TYPE: usize = offset_of!(kvm_run, __bindgen_anon_1.hyperv.type_);
+const SYNIC_MSR: usize = offset_of!(kvm_run, __bindgen_anon_1.hyperv.u.synic.msr);
+const SYNIC_CONTROL: usize = offset_of!(kvm_run, __bindgen_anon_1.hyperv.u.synic.control);
+const SYNIC_EVT_PAGE: usize = offset_of!(kvm_run, __bindgen_anon_1.hyperv.u.synic.evt_page);
+const SYNIC_MSG_PAGE: usize = offset_of!(kvm_run, __bindgen_anon_1.hyperv.u.synic.msg_page);
+const HCALL_INPUT: usize = offset_of!(kvm_run, __bindgen_anon_1.hyperv.u.hcall.input);
+const HCALL_RESULT: usize = offset_of!(kvm_run, __bindgen_anon_1.hyperv.u.hcall.result);
+const HCALL_PARAMS: usize = offset_of!(kvm_run, __bindgen_anon_1.hyperv.u.hcall.params);
+const SYNDBG_MSR: usize = offset_of!(kvm_run, __bindgen_anon_1.hyperv.u.syndbg.msr);
+const SYNDBG_CONTROL: usize = offset_of!(kvm_run, __bindgen_anon_1.hyperv.u.syndbg.control);
+const SYNDBG_STATUS: usize = offset_of!(kvm_run, __bindgen_anon_1.hyperv.u.syndbg.status);
+const SYNDBG_SEND_PAGE: usize = offset_of!(kvm_run, __bindgen_anon_1.hyperv.u.syndbg.send_page);
+const SYNDBG_RECV_PAGE: usize = offset_of!(kvm_run, __bindgen_anon_1.hyperv.u.syndbg.recv_page);
+const SYNDBG_PENDING_PAGE: usize = offset_of!(kvm_run, __bindgen_anon_1.hyperv.u.syndbg.pending_page);
 
 /// What a guest of Hyper-V wants of the program. Pages are what the guest wrote to their registers, unchecked.
 #[derive(Debug, Clone, PartialEq, Eq)]

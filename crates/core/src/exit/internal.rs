@@ -5,26 +5,22 @@ use std::mem::offset_of;
 
 use kvm_bindings::{
     KVM_INTERNAL_ERROR_DELIVERY_EV, KVM_INTERNAL_ERROR_EMULATION, KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES,
-    KVM_INTERNAL_ERROR_SIMUL_EX, KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON,
-    kvm_run__bindgen_ty_1__bindgen_ty_13 as Internal, kvm_run__bindgen_ty_1__bindgen_ty_14 as EmulationFailure,
-    kvm_run__bindgen_ty_1__bindgen_ty_14__bindgen_ty_1__bindgen_ty_1 as Instruction,
+    KVM_INTERNAL_ERROR_SIMUL_EX, KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON, kvm_run,
 };
 
-use super::{
-    Exit,
-    page::{PAYLOAD, RunBytes},
-};
+use super::{Exit, page::RunBytes};
 
-const SUBERROR: usize = PAYLOAD + offset_of!(Internal, suberror);
-const NDATA: usize = PAYLOAD + offset_of!(Internal, ndata);
-const DATA: usize = PAYLOAD + offset_of!(Internal, data);
+const SUBERROR: usize = offset_of!(kvm_run, __bindgen_anon_1.internal.suberror);
+const NDATA: usize = offset_of!(kvm_run, __bindgen_anon_1.internal.ndata);
+const DATA: usize = offset_of!(kvm_run, __bindgen_anon_1.internal.data);
 const DATA_MAX: usize = 16;
 // `struct emulation_failure` lies over it: its flags are the first word, its instruction the next two.
-const INSN: usize = PAYLOAD + offset_of!(EmulationFailure, __bindgen_anon_1);
-const INSN_SIZE: usize = INSN + offset_of!(Instruction, insn_size);
-const INSN_BYTES: usize = INSN + offset_of!(Instruction, insn_bytes);
+const INSN_SIZE: usize =
+    offset_of!(kvm_run, __bindgen_anon_1.emulation_failure.__bindgen_anon_1.__bindgen_anon_1.insn_size);
+const INSN_BYTES: usize =
+    offset_of!(kvm_run, __bindgen_anon_1.emulation_failure.__bindgen_anon_1.__bindgen_anon_1.insn_bytes);
 const INSN_MAX: usize = 15;
-const _: () = assert!(PAYLOAD + offset_of!(EmulationFailure, flags) == DATA);
+const _: () = assert!(offset_of!(kvm_run, __bindgen_anon_1.emulation_failure.flags) == DATA);
 /// Words up to the end of the instruction.
 const INSN_WORDS: usize = 3;
 const _: () = assert!(INSN_BYTES + INSN_MAX == DATA + INSN_WORDS * size_of::<u64>());

@@ -3,16 +3,13 @@
 
 use std::mem::offset_of;
 
-use kvm_bindings::kvm_run__bindgen_ty_1__bindgen_ty_19 as Event;
+use kvm_bindings::kvm_run;
 
-use super::{
-    Exit,
-    page::{PAYLOAD, RunBytes},
-};
+use super::{Exit, page::RunBytes};
 
-const TYPE: usize = PAYLOAD + offset_of!(Event, type_);
-const NDATA: usize = PAYLOAD + offset_of!(Event, ndata);
-const DATA: usize = PAYLOAD + offset_of!(Event, __bindgen_anon_1);
+const TYPE: usize = offset_of!(kvm_run, __bindgen_anon_1.system_event.type_);
+const NDATA: usize = offset_of!(kvm_run, __bindgen_anon_1.system_event.ndata);
+const DATA: usize = offset_of!(kvm_run, __bindgen_anon_1.system_event.__bindgen_anon_1);
 /// `data[16]` in the header, whatever `ndata` says.
 const DATA_MAX: usize = 16;
 

@@ -4,9 +4,7 @@
 use std::mem::offset_of;
 
 use kvm_bindings::{
-    KVM_EXIT_XEN_HCALL, KVM_MSR_EXIT_REASON_FILTER, KVM_MSR_EXIT_REASON_INVAL, KVM_MSR_EXIT_REASON_UNKNOWN,
-    kvm_run__bindgen_ty_1__bindgen_ty_8 as Hypercall, kvm_run__bindgen_ty_1__bindgen_ty_9 as Tpr,
-    kvm_run__bindgen_ty_1__bindgen_ty_23 as Msr, kvm_xen_exit, kvm_xen_exit__bindgen_ty_1__bindgen_ty_1 as XenCall,
+    KVM_EXIT_XEN_HCALL, KVM_MSR_EXIT_REASON_FILTER, KVM_MSR_EXIT_REASON_INVAL, KVM_MSR_EXIT_REASON_UNKNOWN, kvm_run,
 };
 
 use super::{
@@ -16,23 +14,22 @@ use super::{
     system_event::{Abi, Arch},
 };
 
-const CALL_NR: usize = PAYLOAD + offset_of!(Hypercall, nr);
-const CALL_ARGS: usize = PAYLOAD + offset_of!(Hypercall, args);
-const CALL_RET: usize = PAYLOAD + offset_of!(Hypercall, ret);
-const CALL_FLAGS: usize = PAYLOAD + offset_of!(Hypercall, __bindgen_anon_1);
-const TPR_RIP: usize = PAYLOAD + offset_of!(Tpr, rip);
-const TPR_IS_WRITE: usize = PAYLOAD + offset_of!(Tpr, is_write);
-const MSR_ERROR: usize = PAYLOAD + offset_of!(Msr, error);
-const MSR_REASON: usize = PAYLOAD + offset_of!(Msr, reason);
-const MSR_INDEX: usize = PAYLOAD + offset_of!(Msr, index);
-const MSR_DATA: usize = PAYLOAD + offset_of!(Msr, data);
-const XEN_TYPE: usize = PAYLOAD + offset_of!(kvm_xen_exit, type_);
-const XEN_CALL: usize = PAYLOAD + offset_of!(kvm_xen_exit, u);
-const XEN_LONGMODE: usize = XEN_CALL + offset_of!(XenCall, longmode);
-const XEN_CPL: usize = XEN_CALL + offset_of!(XenCall, cpl);
-const XEN_INPUT: usize = XEN_CALL + offset_of!(XenCall, input);
-const XEN_RESULT: usize = XEN_CALL + offset_of!(XenCall, result);
-const XEN_PARAMS: usize = XEN_CALL + offset_of!(XenCall, params);
+const CALL_NR: usize = offset_of!(kvm_run, __bindgen_anon_1.hypercall.nr);
+const CALL_ARGS: usize = offset_of!(kvm_run, __bindgen_anon_1.hypercall.args);
+const CALL_RET: usize = offset_of!(kvm_run, __bindgen_anon_1.hypercall.ret);
+const CALL_FLAGS: usize = offset_of!(kvm_run, __bindgen_anon_1.hypercall.__bindgen_anon_1);
+const TPR_RIP: usize = offset_of!(kvm_run, __bindgen_anon_1.tpr_access.rip);
+const TPR_IS_WRITE: usize = offset_of!(kvm_run, __bindgen_anon_1.tpr_access.is_write);
+const MSR_ERROR: usize = offset_of!(kvm_run, __bindgen_anon_1.msr.error);
+const MSR_REASON: usize = offset_of!(kvm_run, __bindgen_anon_1.msr.reason);
+const MSR_INDEX: usize = offset_of!(kvm_run, __bindgen_anon_1.msr.index);
+const MSR_DATA: usize = offset_of!(kvm_run, __bindgen_anon_1.msr.data);
+const XEN_TYPE: usize = offset_of!(kvm_run, __bindgen_anon_1.xen.type_);
+const XEN_LONGMODE: usize = offset_of!(kvm_run, __bindgen_anon_1.xen.u.hcall.longmode);
+const XEN_CPL: usize = offset_of!(kvm_run, __bindgen_anon_1.xen.u.hcall.cpl);
+const XEN_INPUT: usize = offset_of!(kvm_run, __bindgen_anon_1.xen.u.hcall.input);
+const XEN_RESULT: usize = offset_of!(kvm_run, __bindgen_anon_1.xen.u.hcall.result);
+const XEN_PARAMS: usize = offset_of!(kvm_run, __bindgen_anon_1.xen.u.hcall.params);
 // struct tdx; kvm-bindings lacks it
 const TDX_FLAGS: usize = PAYLOAD;
 const TDX_NR: usize = PAYLOAD + 8;
