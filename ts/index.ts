@@ -91,6 +91,7 @@ export { type ConsoleSink, type DebugConsole, debugConsole, type SerialConsole, 
 export { type Eventfd, eventfd, type EventfdOptions, type Latch, latch } from './small-devices.ts';
 
 // Observing
+export type { ByExitKind, ExitTime, KvmStat, KvmStatUnit, Stats } from './stats.ts';
 export type { ExitMessage, IoctlMessage, VmMessage } from './observe.ts';
 
 // Errors

@@ -4,6 +4,8 @@
  * A test holds this file, name by name and in order, against what @napi-rs/cli generates from the Rust side.
  */
 
+import type { NativeStats } from './native-stats.ts';
+
 /** Why a call failed. {@link unwrap} in errors.ts is the only door from here to `TypevisorError`. */
 export interface Failure {
   failed: boolean;
@@ -194,6 +196,7 @@ export interface NativeKvm {
 
 export interface VmOptions {
   irqchip: boolean;
+  timing: boolean;
 }
 
 export interface NativeVm {
@@ -204,6 +207,7 @@ export interface NativeVm {
   setUnclaimed(options: NativeUnclaimed): Failure | null;
   /** Claims part of the bus. */
   claim(options: NativeClaimOptions): Failure | NativeClaim;
+  stats(): Failure | NativeStats;
   close(): null;
   /** The same on another thread. */
   closeAsync(): Promise<null>;
@@ -358,6 +362,7 @@ export interface NativeVcpu {
   registers(): Failure | NativeRegisters;
   setRegisters(some: NativeRegisters): Failure | null;
   boot(options: NativeBootOptions): Failure | NativeBoot;
+  stats(): Failure | NativeStats;
   close(): null;
   /** The same on another thread. */
   closeAsync(): Promise<null>;

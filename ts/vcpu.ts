@@ -16,6 +16,7 @@ import { printable, tellExit } from './observe.ts';
 import { fromNative, type Registers, type RegistersUpdate, toNative } from './registers.ts';
 import { Seat } from './seat.ts';
 import { type Driven, exits, type Handlers, serve } from './serve.ts';
+import { type Stats, statsFrom } from './stats.ts';
 
 /** How to run. */
 export interface RunOptions {
@@ -76,6 +77,29 @@ export class Vcpu implements Disposable, AsyncDisposable {
   /** Its id in the VM, on x86 also that of its local APIC. */
   get id(): number {
     return this.#id;
+  }
+
+  /**
+   * What it has cost so far: KVM's own statistics of the vCPU, and its exits by kind. A new copy each time; it may run
+   * meanwhile, and is not waited for.
+   *
+   * @throws {TypevisorError} `ERR_CLOSED`. That KVM has no statistics (Linux before 5.14, capability `binary-stats-fd`) is no
+   *   error: `kvm` is `undefined`.
+   * @example
+   * using vm = Vm.create({ timing: true });
+   * vm.memory.map({ gpa: 0x1000, size: 4 * KiB });
+   * vm.memory.write(0x1000, Uint8Array.of(0xe6, 0x80, 0xf4)); // out 0x80, al; hlt
+   * const vcpu = vm.createVcpu();
+   * vcpu.boot({ mode: 'real', entry: 0x1000 });
+   * await vcpu.serve({ io: io => console.log(io.port) });
+   * const { exits, time, kvm } = vcpu.stats;
+   * console.log(exits); // { io: 1, hlt: 1 }
+   * console.log(time); // { guestMs: 0.05, handlerMs: 0.2, handlerMsByKind: { io: 0.2, hlt: 0 } }
+   * console.log(kvm?.['exits']); // { kind: 'cumulative', unit: 'none', base: 10, exponent: 0, value: 2n }
+   */
+  get stats(): Stats {
+    const native = this.#native;
+    return statsFrom(call(() => native.stats()));
   }
 
   /**

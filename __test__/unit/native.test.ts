@@ -5,9 +5,11 @@ import { path } from '../helpers/child.ts';
 /** What napi-rs declares for the functions of the module is a class of our own making in ts/native.ts. */
 const MODULE = 'Binding';
 
-/** Members of each interface, class or union, in the order of the file, whitespace and comments aside. */
-function declarations(file: string): Map<string, string[]> {
-  const text = readFileSync(path(file), 'utf8')
+/** Members of each interface, class or union, in the order of the files, whitespace and comments aside. */
+function declarations(...files: readonly string[]): Map<string, string[]> {
+  const text = files
+    .map(file => readFileSync(path(file), 'utf8'))
+    .join('\n')
     .replaceAll(/\/\*[^]*?\*\//gu, '')
     .replaceAll(/\(\n\s+(.*?),?\n\s*\)/gsu, '($1)') // what the formatter broke into lines
     .replaceAll(
@@ -43,11 +45,11 @@ function normal(line: string): string {
 }
 
 const GENERATED = 'native/binding.d.cts';
-const title = 'native: ts/native.ts declares what the addon does, member by member and in order';
+const title = 'native: ts/native.ts and its parts declare what the addon does, member by member and in order';
 
 if (existsSync(path(GENERATED))) {
   test(title, t => {
-    const [ours, generated] = [declarations('ts/native.ts'), declarations(GENERATED)];
+    const [ours, generated] = [declarations('ts/native.ts', 'ts/native-stats.ts'), declarations(GENERATED)];
     t.deepEqual([...ours.keys()].toSorted(), [...generated.keys()].toSorted());
     for (const [name, members] of ours) {
       if (name !== MODULE) t.deepEqual(members, generated.get(name), name);

@@ -24,6 +24,7 @@ pub mod loader;
 pub mod memory;
 mod panics;
 mod range;
+pub mod stats;
 mod sys;
 pub mod vcpu;
 mod vm;

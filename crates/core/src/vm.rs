@@ -1,5 +1,7 @@
 //! One VM: puts the rooms together and decides who outlives whom. Slots are `memory`'s, runs `vcpu`'s, accesses `bus`'s.
 
+mod stats;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,6 +21,7 @@ use crate::{
     loader::{FirmwareLayout, load_firmware},
     memory::{GuestMemory, SlotFeatures},
     panics::Panics,
+    stats::Source,
     sys::{fork, limits, signal::KickSignal},
     vcpu::{self, Hold, Vcpu, VcpuFeatures, VcpuOptions, arch},
 };
@@ -29,6 +32,9 @@ pub struct VmOptions {
     /// In-kernel interrupt controllers (x86: PIC, I/O APIC, local APICs; and the TSS and identity map that older Intel
     /// processors need, at the four pages below 4 GiB - 16 MiB, where no slot may lie then).
     pub irqchip: bool,
+    /// Measure how long vCPUs are in the guest, and how long their exits take ([`crate::stats::ExitTimes`]): the clock is read
+    /// twice an entry.
+    pub timing: bool,
 }
 
 /// A virtual machine. Dropping it closes it.
@@ -47,6 +53,7 @@ pub struct Vm {
 /// What the VM and its vCPUs' handles share: the VM lives as long as one of them.
 pub(crate) struct VmShared {
     capabilities: Capabilities,
+    timing: bool,
     memory: GuestMemory,
     bus: Bus,
     /// By which `memory` keeps the vCPUs out of the guest.
@@ -59,6 +66,8 @@ pub(crate) struct VmShared {
 struct State {
     /// None once closed: the fd is one of the things that keep a VM alive.
     fd: Option<Arc<VmFd>>,
+    /// As long, of KVM's statistics, and opened by the first who asks.
+    source: Option<Source>,
     /// As long, for creating vCPUs.
     kvm: Option<Kvm>,
     /// Every id that KVM has; none where the vCPU could not be made whole.
@@ -86,10 +95,12 @@ impl Vm {
         let vcpus = Arc::<Hold>::clone(&hold);
         let memory = GuestMemory::new(Arc::clone(&fd), slot_features(kvm, &capabilities, options.irqchip), vcpus);
         let (kvm, vcpus) = (Some(kvm.clone()), BTreeMap::new());
-        let state = Mutex::new(State { fd: Some(fd), kvm, vcpus, features: None, closes_elsewhere: false });
+        let (fd, source, features) = (Some(fd), None, None);
+        let state = Mutex::new(State { fd, source, kvm, vcpus, features, closes_elsewhere: false });
         let generation = fork::generation();
         let control = ControlThread::new();
-        let shared = VmShared { capabilities, memory, bus, hold, control, generation, state };
+        let timing = options.timing;
+        let shared = VmShared { capabilities, timing, memory, bus, hold, control, generation, state };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -140,7 +151,8 @@ impl Vm {
         let (id, fd) = make_vcpu(&mut state.vcpus, &vm, options.id, limit)?;
         let setup = arch::initialise(&kvm, &vm, &fd, id, features, &mut state.features)?;
         let (bus, hold) = (shared.bus.clone(), Arc::clone(&shared.hold));
-        let machine = vcpu::Machine { vm, bus, abi: shared.abi(), setup, run_size, signal, hold };
+        let (counts, timing) = (shared.capabilities.has(Capability::BinaryStatsFd), shared.timing);
+        let machine = vcpu::Machine { vm, bus, abi: shared.abi(), setup, run_size, signal, counts, timing, hold };
         let vcpu = vcpu::Shared::new(id, fd, machine)?;
         state.vcpus.insert(id, Some(Arc::clone(&vcpu)));
         let keep = Arc::clone(shared);
@@ -209,7 +221,7 @@ impl VmShared {
     fn close(self: &Arc<Self>) {
         // A forked child has neither the threads nor the memory, and its copies of the fds go with it.
         let Ok(mut state) = self.state() else { return };
-        let (fd, kvm) = (state.fd.take(), state.kvm.take());
+        let (source, fd, kvm) = (state.source.take(), state.fd.take(), state.kvm.take());
         // They stay listed: whoever closes meanwhile waits for them too.
         let vcpus: Vec<_> = state.vcpus.values().flatten().cloned().collect();
         let elsewhere = vcpu::is_driving() && !std::mem::replace(&mut state.closes_elsewhere, vcpu::is_driving());
@@ -237,7 +249,7 @@ impl VmShared {
         if let Ok(mut state) = self.state() {
             state.vcpus.clear();
         }
-        drop((fd, kvm, vcpus));
+        drop((source, fd, kvm, vcpus));
         panics.resume();
     }
 

@@ -20,5 +20,6 @@ mod host;
 mod job;
 mod memory;
 mod registers;
+mod stats;
 mod vcpu;
 mod vm;

@@ -17,6 +17,7 @@ use crate::{
     exit::NativeExit,
     failure::{Outcome, outcome},
     registers::{NativeRegisters, apply, to_native},
+    stats::NativeStats,
 };
 
 /// `NativeVcpu` in ts/native.ts.
@@ -208,6 +209,11 @@ impl NativeVcpu {
     #[napi(catch_unwind)]
     pub fn boot(&self, options: NativeBootOptions) -> Outcome<NativeBoot> {
         outcome(boot(&self.vcpu, &options))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn stats(&self) -> Outcome<NativeStats> {
+        outcome(self.vcpu.stats().map(Into::into))
     }
 
     #[napi(catch_unwind)]

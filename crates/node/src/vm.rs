@@ -18,6 +18,7 @@ use crate::{
     failure::{Outcome, outcome},
     host::{NativeCapability, capabilities},
     memory::NativeMemory,
+    stats::NativeStats,
     vcpu::NativeVcpu,
 };
 
@@ -25,6 +26,7 @@ use crate::{
 #[napi(object, object_to_js = false)]
 pub struct VmOptions {
     pub irqchip: bool,
+    pub timing: bool,
 }
 
 /// `createVcpu`'s argument.
@@ -55,7 +57,8 @@ pub struct NativeVm {
 }
 
 pub(crate) fn create_vm(kvm: &Kvm, options: &VmOptions, mailbox: &Mailbox) -> Result<NativeVm> {
-    let vm = Arc::new(Vm::create(kvm, &typevisor::VmOptions { irqchip: options.irqchip })?);
+    let VmOptions { irqchip, timing } = *options;
+    let vm = Arc::new(Vm::create(kvm, &typevisor::VmOptions { irqchip, timing })?);
     mailbox.adopt(&vm);
     Ok(NativeVm { vm, mailbox: mailbox.clone() })
 }
@@ -101,6 +104,11 @@ impl NativeVm {
     #[napi(catch_unwind)]
     pub fn claim(&self, options: NativeClaimOptions) -> Outcome<NativeClaim> {
         outcome(claim(self.vm.bus(), &options, &self.mailbox))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn stats(&self) -> Outcome<NativeStats> {
+        outcome(self.vm.stats().map(Into::into))
     }
 
     #[napi(catch_unwind)]

@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use kvm_bindings::{KVM_EXIT_IO_IN, KVM_EXIT_IO_OUT, kvm_run};
 
 use super::{
-    Exit,
+    Exit, ExitKind,
     page::{PAYLOAD_END, RunBytes},
     pending::{Pending, Wanted},
 };
@@ -45,6 +45,14 @@ pub(crate) struct Access<'p> {
 }
 
 impl Access<'_> {
+    /// Of the exit that it is.
+    pub(crate) const fn kind(&self) -> ExitKind {
+        match self.space {
+            Space::Port => ExitKind::Io,
+            Space::Mmio => ExitKind::Mmio,
+        }
+    }
+
     /// What the vCPU needs before it goes on, where the access is the program's.
     pub(crate) const fn pending(&self) -> Pending {
         if self.write { Pending::Completion } else { Pending::Answer(Wanted::bytes(self.data_at, self.data.len())) }

@@ -23,6 +23,7 @@ pub(crate) use decode::{Raw, decode};
 pub use fault::{FaultAccess, FaultCause, FaultKind};
 pub use hyperv::HypervExit;
 pub use internal::InternalError;
+pub use kind::ExitKind;
 pub use page::RunBytes;
 pub(crate) use page::{EXIT_REASON, READABLE_FROM};
 pub(crate) use pending::{Pending, Wanted};

@@ -119,3 +119,7 @@ const _: () = assert!(KVM_REGISTER_COALESCED_MMIO.number == 0x4010_ae67);
 pub(crate) const KVM_UNREGISTER_COALESCED_MMIO: Write<kvm_bindings::kvm_coalesced_mmio_zone> =
     Write::new("KVM_UNREGISTER_COALESCED_MMIO", 0x68);
 const _: () = assert!(KVM_UNREGISTER_COALESCED_MMIO.number == 0x4010_ae68);
+
+/// api.rst 4.133. Needs `KVM_CAP_BINARY_STATS_FD` (Linux 5.14). Argument 0; gives a descriptor, which is close-on-exec.
+pub(crate) const KVM_GET_STATS_FD: Plain = Plain::new(0xce);
+const _: () = assert!(KVM_GET_STATS_FD.number == 0xaece);

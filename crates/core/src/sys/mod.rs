@@ -12,4 +12,5 @@ pub(crate) mod mapping;
 pub(crate) mod memfd;
 pub(crate) mod remote;
 pub(crate) mod signal;
+pub(crate) mod stats;
 pub(crate) mod userfault;

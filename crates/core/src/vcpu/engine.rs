@@ -17,6 +17,7 @@ use crate::{
     bus::{Bus, Gate, Handled},
     error::{Errno, Error, Result},
     exit::{Abi, Exit, Pending, Raw, Wanted, decode, decode_exit},
+    stats::{Clock, Tally},
     sys::{coalesced::Ring, fork::NotInherited, ioctl::KVM_RUN, mapping::keep_kvm_run},
 };
 
@@ -80,6 +81,7 @@ pub(crate) struct Engine {
     _vm: Arc<VmFd>,
     pub(super) bus: Bus,
     abi: Abi,
+    clock: Clock,
     pending: Pending,
     primed: bool,
     pub(crate) poisoned: bool,
@@ -87,7 +89,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(fd: VcpuFd, machine: Machine) -> Result<(Self, ImmediateExit)> {
+    pub(crate) fn new(fd: VcpuFd, machine: Machine, tally: Arc<Tally>) -> Result<(Self, ImmediateExit)> {
         let Machine { vm, bus, abi, setup, run_size, .. } = machine;
         let mut fd = NotInherited::new(fd);
         keep_kvm_run(&mut fd, run_size)?;
@@ -99,8 +101,8 @@ impl Engine {
         // On aarch64 a KVM_RUN would finalise the vCPU before its features are chosen.
         let primed = cfg!(target_arch = "aarch64");
         let kicker = immediate.clone();
-        let (pending, poisoned) = (Pending::Nothing, false);
-        let engine = Self { page, immediate, ring, fd, _vm: vm, bus, abi, pending, primed, poisoned, setup };
+        let (clock, pending, poisoned) = (Clock::new(tally), Pending::Nothing, false);
+        let engine = Self { page, immediate, ring, fd, _vm: vm, bus, abi, clock, pending, primed, poisoned, setup };
         Ok((engine, kicker))
     }
 
@@ -184,7 +186,7 @@ impl Engine {
                 Dispatched::Nothing | Dispatched::Again => {}
                 Dispatched::Exit(exit) => return Ok(Driven::Exit(exit)),
                 Dispatched::Claimed(claimed) => return Ok(Driven::Claimed(claimed)),
-                Dispatched::HeldOut(stop) => return end(control, stop),
+                Dispatched::HeldOut(stop) => return self.end(control, stop),
                 // Settling runs no guest: a device is over its limit by one access at most.
                 Dispatched::Full(_) if goal == Goal::Settle => {}
                 Dispatched::Full(_) if full == WhenFull::Return => return Ok(Driven::Full),
@@ -210,10 +212,18 @@ impl Engine {
                 Dispatched::Nothing | Dispatched::Again | Dispatched::Full(_) => {}
                 Dispatched::Exit(exit) => return Ok(Driven::Exit(exit)),
                 Dispatched::Claimed(claimed) => return Ok(Driven::Claimed(claimed)),
-                Dispatched::HeldOut(stop) => return end(control, stop),
+                Dispatched::HeldOut(stop) => return self.end(control, stop),
             }
         }
-        end(control, stop)
+        self.end(control, stop)
+    }
+
+    /// The run ends for this reason.
+    fn end(&self, control: &Control, stop: Stop) -> Result<Driven> {
+        let stop = stop.closed()?;
+        control.obey(stop);
+        self.clock.stopped();
+        Ok(Driven::Stopped(stop))
     }
 
     #[inline]
@@ -235,7 +245,9 @@ impl Engine {
             }
             Err(errno) => {
                 self.pending = Pending::Nothing;
-                Dispatched::Exit(decode_exit(self.page.bytes(), Some(errno), self.abi))
+                let exit = decode_exit(self.page.bytes(), Some(errno), self.abi);
+                self.clock.exit(exit.exit_kind());
+                Dispatched::Exit(exit)
             }
         })
     }
@@ -245,7 +257,8 @@ impl Engine {
         if FORGETS_THE_REASON {
             self.page.forget_reason();
         }
-        control.pass(|stop| goal.heeds(stop), || KVM_RUN.try_call(&*self.fd, 0))
+        let Self { fd, clock, .. } = self;
+        control.pass(|stop| goal.heeds(stop), || clock.around(|| KVM_RUN.try_call(&**fd, 0)))
     }
 
     /// The first entry starts helper threads of the VM on x86, which a signal would abort: it happens under
@@ -271,11 +284,13 @@ impl Engine {
     fn dispatch(&mut self) -> Dispatched {
         let access = match decode(self.page.bytes(), self.abi) {
             Raw::Other(exit, pending) => {
+                self.clock.exit(exit.exit_kind());
                 self.pending = pending;
                 return Dispatched::Exit(exit);
             }
             Raw::Access(access) => access,
         };
+        self.clock.exit(access.kind());
         let size = access.data.len();
         let at = access.data_at;
         let mut inline = [0; INLINE];
@@ -328,13 +343,6 @@ enum Dispatched {
     Full(Arc<dyn Gate>),
     /// Nothing was entered, as somebody holds the vCPU out, and there is a reason to stop.
     HeldOut(Stop),
-}
-
-/// The run ends for this reason.
-fn end(control: &Control, stop: Stop) -> Result<Driven> {
-    let stop = stop.closed()?;
-    control.obey(stop);
-    Ok(Driven::Stopped(stop))
 }
 
 /// Waits until the gate opens, or until there is a reason to stop.

@@ -41,6 +41,7 @@ use crate::{
     error::{Error, Result},
     exit::Exit,
     memory::GuestMemory,
+    stats::{ExitStats, KvmStats, Stats},
 };
 
 /// How a run on the vCPU's own thread ended.
@@ -252,6 +253,43 @@ impl Vcpu {
             let Engine { fd, setup, .. } = engine;
             arch::boot(fd, &self.memory, setup, options)
         })
+    }
+
+    /// KVM's own statistics of this vCPU (api.rst 4.133). At any time: neither KVM nor this waits for the vCPU.
+    ///
+    /// # Errors
+    /// [`Error::CapabilityMissing`] without `KVM_CAP_BINARY_STATS_FD` (Linux 5.14), [`Error::Closed`], [`Error::Forked`].
+    pub fn kvm_stats(&self) -> Result<KvmStats> {
+        self.shared.check_fork()?;
+        self.shared.kvm_stats.read("vCPU")
+    }
+
+    /// The exits so far, by kind; also while it runs, and after it was closed.
+    #[must_use]
+    pub fn exit_stats(&self) -> ExitStats {
+        self.shared.exit_stats()
+    }
+
+    /// Both: what there is of KVM's, and the exits.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Forked`].
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use typevisor::{Kvm, Vm, VmOptions, exit::ExitKind, vcpu::VcpuOptions};
+    /// let vm = Vm::create(&Kvm::open(Default::default())?, &VmOptions { timing: true, ..Default::default() })?;
+    /// let vcpu = vm.create_vcpu(VcpuOptions::default())?;
+    /// vcpu.run_sync(Duration::from_secs(1))?;
+    /// let stats = vcpu.stats()?;
+    /// println!("{} MMIO exits in {:?}", stats.exits.count(ExitKind::Mmio), stats.exits.times().map(|times| times.guest()));
+    /// if let Some(kvm) = &stats.kvm {
+    ///     println!("the processor left the guest {:?} times", kvm.get("exits").map(|stat| &stat.values));
+    /// }
+    /// # Ok::<(), typevisor::Error>(())
+    /// ```
+    pub fn stats(&self) -> Result<Stats> {
+        Ok(Stats { kvm: Stats::if_any(self.kvm_stats())?, exits: self.exit_stats() })
     }
 
     fn settled_engine<T>(&self, act: impl FnOnce(&mut Engine) -> Result<T>) -> Result<T> {

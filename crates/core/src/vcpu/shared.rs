@@ -19,6 +19,7 @@ use crate::{
     bus::Bus,
     error::{Error, Result},
     exit::Abi,
+    stats::{ExitStats, Kept, Source, Tally},
     sys::{fork, signal::KickSignal},
 };
 
@@ -52,6 +53,10 @@ pub(crate) struct Machine {
     /// What `KVM_GET_VCPU_MMAP_SIZE` says.
     pub(crate) run_size: usize,
     pub(crate) signal: KickSignal,
+    /// Whether KVM counts what it does (`KVM_CAP_BINARY_STATS_FD`).
+    pub(crate) counts: bool,
+    /// Whether to measure where the time goes.
+    pub(crate) timing: bool,
     /// Of the VM.
     pub(crate) hold: Arc<Hold>,
 }
@@ -63,13 +68,19 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// The engine came back, the worker was joined, or a driver closes.
     changed: Condvar,
+    /// Counted by the engine, wherever that is.
+    tally: Arc<Tally>,
+    /// KVM's own statistics, to be had while the vCPU runs.
+    pub(super) kvm_stats: Kept,
     generation: u32,
 }
 
 impl Shared {
     pub(crate) fn new(id: u32, fd: VcpuFd, machine: Machine) -> Result<Arc<Self>> {
         let (signal, hold) = (machine.signal, Arc::clone(&machine.hold));
-        let (engine, immediate) = Engine::new(fd, machine)?;
+        let tally = Arc::new(Tally::new(machine.timing));
+        let source = machine.counts.then(|| Source::open(&fd, &machine.vm)).transpose()?;
+        let (engine, immediate) = Engine::new(fd, machine, Arc::clone(&tally))?;
         let place = Place::Here(Box::new(engine));
         let shared = Arc::new(Self {
             id,
@@ -84,6 +95,8 @@ impl Shared {
                 watchdog: None,
             }),
             changed: Condvar::new(),
+            tally,
+            kvm_stats: Kept::new(source),
             generation: fork::generation(),
         });
         let vcpu: Weak<Self> = Arc::downgrade(&shared);
@@ -93,6 +106,11 @@ impl Shared {
 
     pub(crate) const fn id(&self) -> u32 {
         self.id
+    }
+
+    /// Whoever drives it, and whether it is closed or not.
+    pub(crate) fn exit_stats(&self) -> ExitStats {
+        self.tally.read()
     }
 
     /// Protects who drives. Never held while the guest runs or while a thread is joined.
@@ -133,8 +151,7 @@ impl Shared {
         let mut state = self.state();
         (state.driver, state.driver_closes) = (None, false);
         state.place = if state.closing {
-            self.control.release();
-            drop(engine);
+            self.release(engine);
             Place::Closed
         } else {
             Place::Here(engine)
@@ -182,9 +199,15 @@ impl Shared {
         self.changed.notify_all();
         self.control.close();
         if let Some(engine) = engine {
-            self.control.release();
-            drop(engine);
+            self.release(engine);
         }
+    }
+
+    /// Lets go of all that keeps the VM alive. The vCPU is closed, and nobody runs it.
+    fn release(&self, engine: Box<Engine>) {
+        self.control.release();
+        self.kvm_stats.close();
+        drop(engine);
     }
 
     /// Stops every run, joins the threads, releases the vCPU's fd and page. Twice is harmless; every caller finds it

@@ -162,6 +162,9 @@ fn forked() {
                 vcpu.answer_word(1),
                 vcpu.registers().map(drop),
                 vcpu.update_registers(|_| Ok(())),
+                vcpu.kvm_stats().map(drop),
+                vm.kvm_stats().map(drop),
+                vm.exit_stats().map(drop),
             ]
             .iter()
             .all(|result| matches!(result, Err(Error::Forked)));

@@ -30,6 +30,7 @@ mod memory;
 mod psci;
 mod run;
 mod set_memory_region;
+mod stats;
 mod stress;
 mod support;
 
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         memory::tests(),
         run::tests(),
         set_memory_region::tests(),
+        stats::tests(),
         stress::tests(),
     ];
     let trials = everywhere.into_iter().flatten().chain(of_this_architecture());

@@ -56,8 +56,12 @@ pub(crate) fn alone(name: &'static str, test: fn()) -> Trial {
 
 /// As [`trial`], skipped with its reason where a scratch VM lacks the capability.
 pub(crate) fn needs(capability: Capability, name: &'static str, test: fn()) -> Trial {
+    with(capability, trial(name, test))
+}
+
+/// The test, skipped with its reason where a scratch VM lacks the capability.
+pub(crate) fn with(capability: Capability, trial: Trial) -> Trial {
     let missing = kvm_is_here().is_ok() && !vm().capabilities().has(capability);
-    let trial = trial(name, test);
     if missing { trial.with_kind(format!("needs {}", capability.name())).with_ignored_flag(true) } else { trial }
 }
 
