@@ -28,7 +28,7 @@ export interface VmOptions {
   readonly irqchip?: boolean | undefined;
   /**
    * Measure the time that vCPUs are in the guest, and that their exits take: {@link Stats}. It costs two looks at the clock
-   * an exit, some 50 ns. Default `false`: exits are counted, and nothing else.
+   * an exit. Default `false`: exits are counted, and nothing else.
    */
   readonly timing?: boolean | undefined;
 }
