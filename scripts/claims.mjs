@@ -1,15 +1,17 @@
 #!/usr/bin/env node
-// npm run claims -- [--json | --list] [ID…]
+// npm run claims -- [--json | --list] [--folder FOLDER] [ID…]
 //
 // Runs the commands of claims/*.json (all, or those named) from the repository's top folder and compares what they
 // print with what is promised. Prints id, PASS, FAIL or NOT HERE, and the figure or the reason.
 //
-//   --json   the results as one JSON object on stdout
-//   --list   the claims and their sentences; runs nothing
+//   --json            the results as one JSON object on stdout
+//   --list            the claims and their sentences; runs nothing
+//   --folder FOLDER   claims from there
 //
 // Exit code 1 if any FAILs, 2 for an unknown id or a bad file. claims/README.md describes the files.
 import { readFileSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
+import { parseArgs } from 'node:util';
 import { emulator } from '../lab/lib/qemu.mjs';
 import { hostArch } from '../lab/machines.mjs';
 import { judge, parseClaim, table } from './lib/claims.mjs';
@@ -19,31 +21,42 @@ import { output, run } from './lib/run.mjs';
 import { Stop, main, say } from './lib/say.mjs';
 
 await main(import.meta.url, async args => {
-  const ids = args.filter(arg => !arg.startsWith('--'));
-  const options = new Set(args.filter(arg => arg.startsWith('--')));
-  const strange = [...options].find(option => !['--json', '--list'].includes(option));
-  if (strange) throw new Stop(`unknown option: ${strange} (see --help)`, 2);
-  const claims = chosen(readClaims(), ids);
-  if (options.has('--list')) return list(claims, options);
-  const results = [];
+  const { options, ids } = parsed(args);
+  const claims = chosen(readClaims(options.folder), ids);
+  if (options.list) return list(claims, options);
+  const [results, ends] = [[], new Map()];
   for (const claim of claims) {
     say(`claim: ${claim.id}: ${claim.sentence}`);
-    results.push({ id: claim.id, sentence: claim.sentence, ...(await verdict(claim)) });
+    results.push({ id: claim.id, sentence: claim.sentence, ...(await verdict(claim, ends)) });
   }
-  if (options.has('--json')) console.log(JSON.stringify({ schemaVersion: 1, results }, null, 2));
+  if (options.json) console.log(JSON.stringify({ schemaVersion: 1, results }, null, 2));
   else for (const line of table(results)) console.log(line);
   return results.some(result => result.verdict === 'FAIL') ? 1 : 0;
 });
 
-function readClaims() {
-  const folder = join(ROOT, 'claims');
+function parsed(args) {
+  const flag = { type: 'boolean' };
+  const folder = { type: 'string', default: join(ROOT, 'claims') };
+  try {
+    const { values, positionals } = parseArgs({
+      args,
+      allowPositionals: true,
+      options: { json: flag, list: flag, folder },
+    });
+    return { options: values, ids: positionals };
+  } catch (error) {
+    throw new Stop(`${error.message} (see --help)`, 2);
+  }
+}
+
+function readClaims(folder) {
   const files = readdirSync(folder)
     .filter(name => name.endsWith('.json'))
     .toSorted();
   try {
     return files.map(file => parseClaim(readFileSync(join(folder, file), 'utf8'), file));
   } catch (error) {
-    throw new Stop(`claims/${error.message}`, 2);
+    throw new Stop(`${basename(folder)}/${error.message}`, 2);
   }
 }
 
@@ -54,15 +67,13 @@ function chosen(claims, ids) {
 }
 
 function list(claims, options) {
-  if (options.has('--json')) console.log(JSON.stringify({ schemaVersion: 1, claims }, null, 2));
+  if (options.json) console.log(JSON.stringify({ schemaVersion: 1, claims }, null, 2));
   else for (const { id, sentence } of claims) console.log(`${id}: ${sentence}`);
   return 0;
 }
 
-/** How each command ended, by command: claims that share one are shown by one run of it. */
-const ends = new Map();
-
-async function verdict(claim) {
+/** `ends` is how each command ended, by command: claims that share one are shown by one run of it. */
+async function verdict(claim, ends) {
   const reason = claim.needs.map(unmet).find(Boolean);
   if (reason) return { verdict: 'NOT HERE', reason };
   const { command } = claim;

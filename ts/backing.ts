@@ -27,8 +27,11 @@ export interface FileBacking {
   /** Where in the file the slot begins, in bytes, a multiple of the page size. Default 0. */
   readonly offset?: number | undefined;
   /**
-   * `'private'`: what the guest or the host writes stays in this VM. `'shared'`: it goes to the file, and what others write
-   * there is seen. Default `'private'`.
+   * `'private'`: what the guest or the host writes stays in this VM, but is lost where the file is cut short before it.
+   * `'shared'`: it goes to the file, and what others write there is seen. Default `'private'`.
+   *
+   * A guest that touches what a file no longer has stops: by a `run-failed` exit (`EFAULT`), or where KVM interprets the
+   * instruction by an `mmio` exit.
    */
   readonly mode?: 'private' | 'shared' | undefined;
 }
@@ -42,7 +45,7 @@ export interface BufferBacking {
   readonly buffer: SharedArrayBuffer;
 }
 
-/** The memory of another slot, at one more guest address. */
+/** The memory of another slot, at one more guest address; also that of another VM of this thread's. */
 export interface ShareBacking {
   /** Whose memory. It may be unmapped later: the memory stays for as long as one of its slots. */
   readonly share: MemorySlot;
@@ -146,7 +149,8 @@ interface BackingRequest {
 }
 
 function backingRequest(backing: Backing, size: number): BackingRequest {
-  if (typeof backing === 'string') return { backing: { kind: oneOf(backing, 'backing', PLAIN) } };
+  const plain = PLAIN.find(name => name === backing);
+  if (plain !== undefined) return { backing: { kind: plain } };
   if (typeof backing !== 'object' || backing === null) throw invalid('backing', EXPECTED, backing);
   if ('hugetlb' in backing) return { backing: hugetlbRequest(backing) };
   if ('file' in backing) return { backing: fileRequest(backing) };

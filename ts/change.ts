@@ -10,8 +10,11 @@ import { printable } from './observe.ts';
 import { endSlot, type MemorySlot, ownSlot, type SlotParts, tellSlot, tellSlotChange } from './slot.ts';
 import type { SlotHandles } from './slots.ts';
 
-/** Makes the changes: called at once, with what it makes them by. It must not return a promise. */
-export type MakeChanges = (tx: MemoryChange) => void;
+/**
+ * Makes the changes: called at once, with what it makes them by. It returns nothing, and above all no promise: a type that
+ * says `void` alone would let one pass.
+ */
+export type MakeChanges = (tx: MemoryChange) => void | undefined;
 
 /** One of the changes. */
 interface Step {

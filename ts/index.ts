@@ -14,7 +14,8 @@ export type { CapabilityName } from './generated/capabilities.ts';
 export { type Firmware, type VcpuFeature, type VcpuOptions, Vm, type VmOptions } from './vm.ts';
 
 // Memory
-export { type GpaRange, GuestMemory, type SearchOptions } from './memory.ts';
+export { type GpaRange, GuestMemory } from './memory.ts';
+export type { SearchOptions } from './search.ts';
 export type { Backing, BufferBacking, FileBacking, HugetlbBacking, MapOptions, ShareBacking } from './backing.ts';
 export type { MakeChanges, MemoryChange } from './change.ts';
 export type { MemoryPromises } from './memory-promises.ts';

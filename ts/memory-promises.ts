@@ -9,6 +9,7 @@ import type { Life } from './life.ts';
 import { nextId, request } from './mailbox.ts';
 import type { NativeDone, NativeExit, NativeJob, NativeMemory } from './native.ts';
 import { ioctlsAreWatched, printable } from './observe.ts';
+import { searchRequest, type SearchOptions } from './search.ts';
 import { endSlot, type MemorySlot, ownSlot, tellSlot, tellSlotChange, unlessGone } from './slot.ts';
 import type { SlotHandles } from './slots.ts';
 
@@ -176,15 +177,38 @@ export class MemoryPromises {
     });
   }
 
+  /**
+   * As `vm.memory.search`, for the bytes that `pattern` has now.
+   *
+   * @throws {TypevisorError} As {@link GuestMemory.search}.
+   * @example
+   * using vm = Vm.create();
+   * vm.memory.map({ gpa: 0, size: 64 * KiB });
+   * vm.memory.write(0x1234, Buffer.from('RSD PTR '));
+   * console.log(await vm.memory.promises.search(0, 64 * KiB, Buffer.from('RSD PTR '))); // [ 4660 ]
+   */
+  search(gpa: number, size: number, pattern: Uint8Array, how?: SearchOptions): Promise<number[]> {
+    return this.#hold(async () => {
+      const wanted = searchRequest(gpa, size, pattern, how);
+      const { found } = await this.#done({ kind: 'search', ...wanted, pattern: copied(wanted.pattern) });
+      return found;
+    });
+  }
+
   #hold<T>(work: () => Promise<T>): Promise<T> {
     return this.#life.hold(this, work);
   }
 
   /** A job that changes slots. What there is to tell of it is known to the thread that does it, and to no other. */
-  async #change(job: NativeJob): Promise<NativeDone> {
-    const done = await this.#do(job, ioctlsAreWatched());
+  #change(job: NativeJob): Promise<NativeDone> {
+    return this.#done(job, ioctlsAreWatched());
+  }
+
+  /** A job that has something to say. */
+  async #done(job: NativeJob, watched = false): Promise<NativeDone> {
+    const done = await this.#do(job, watched);
     if (done !== null && 'slots' in done) return done;
-    throw new TypevisorError('ERR_INTERNAL', 'a change that says nothing; please report it');
+    throw new TypevisorError('ERR_INTERNAL', 'a job that says nothing; please report it');
   }
 
   async #do(job: NativeJob, watched = false): Promise<NativeExit | NativeDone | null> {

@@ -3,13 +3,14 @@
 import { NumberAccess } from './accessors.ts';
 import { ADDRESS_SPACE_MAX, mapRequest, type MapOptions } from './backing.ts';
 import { collectChanges, type MakeChanges } from './change.ts';
-import { allocate, byteArray, bytes, integer, isShared, options, quiet } from './check.ts';
+import { allocate, byteArray, bytes, integer, isShared, quiet } from './check.ts';
 import { call } from './errors.ts';
 import { guard, KEY } from './handle.ts';
 import type { Life } from './life.ts';
 import { type MemoryPromises, promisesFrom } from './memory-promises.ts';
-import type { NativeMemory, NativeSlotInfo } from './native.ts';
+import type { Failure, NativeMapOptions, NativeMemory, NativeSlot, NativeSlotInfo } from './native.ts';
 import { ioctlsAreWatched, printable } from './observe.ts';
+import { searchRequest, type SearchOptions } from './search.ts';
 import { type MemorySlot, tellSlot } from './slot.ts';
 import { SlotHandles } from './slots.ts';
 
@@ -18,15 +19,6 @@ export interface GpaRange {
   readonly gpa: number;
   readonly size: number;
 }
-
-/** How to search. */
-export interface SearchOptions {
-  /** At most so many places, the lowest, from 1 to 1,048,576. Default 1,000. */
-  readonly limit?: number | undefined;
-}
-
-const LIMIT_MAX = 2 ** 20;
-const DEFAULT_LIMIT = 1000;
 
 /** What the memory of one VM has in common, whichever address space it is seen through. */
 interface Shared {
@@ -99,7 +91,7 @@ export class GuestMemory extends NumberAccess {
     const memory = this.#native;
     const { life, handles } = this.#shared;
     const { request, bytes: own } = mapRequest(range);
-    const native = call(() => memory.map(request));
+    const native = call(() => mapBy(memory, request));
     if (ioctlsAreWatched())
       tellSlot(
         life.id,
@@ -269,11 +261,14 @@ export class GuestMemory extends NumberAccess {
    */
   search(gpa: number, size: number, pattern: Uint8Array, how?: SearchOptions): number[] {
     const native = this.#native;
-    const { limit = DEFAULT_LIMIT } = options<SearchOptions>(how, 'search options', ['limit']);
-    const address = bytes(gpa, 'gpa');
-    const length = bytes(size, 'size');
-    const most = integer(limit, 'limit', 1, LIMIT_MAX);
-    const wanted = quiet(byteArray(pattern, 'pattern'));
-    return call(() => native.search(address, length, wanted, most));
+    const { gpa: address, size: length, pattern: wanted, limit } = searchRequest(gpa, size, pattern, how);
+    return call(() => native.search(address, length, quiet(wanted), limit));
   }
+}
+
+/** What most programs map crosses the bridge as a few values: that is measured in microseconds. */
+function mapBy(memory: NativeMemory, request: NativeMapOptions): Failure | NativeSlot {
+  const { gpa, size, readonly, transparentHugePages, backing, slot, addressSpace } = request;
+  if (backing.kind !== 'anonymous' || slot !== null || addressSpace !== null) return memory.map(request);
+  return memory.mapPlain(gpa, size, readonly, transparentHugePages);
 }

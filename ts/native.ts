@@ -159,6 +159,8 @@ export interface NativeDone {
   slots: NativeSlot[];
   /** Where it was asked for (`watched`), one for each step: the slot as it was made, or as it was before. */
   infos: NativeSlotInfo[];
+  /** Where bytes were searched for: the places. */
+  found: number[];
 }
 
 /** One per environment (main thread or worker). */
@@ -209,6 +211,8 @@ export interface NativeVm {
 
 export interface NativeMemory {
   map(options: NativeMapOptions): Failure | NativeSlot;
+  /** The same where all but these has its default. */
+  mapPlain(gpa: number, size: number, readonly: boolean, transparentHugePages: boolean): Failure | NativeSlot;
   /** All of it or nothing. */
   change(changes: NativeChange[], watched: boolean): Failure | NativeDone;
   slots(): Failure | NativeSlotInfo[];
@@ -258,7 +262,8 @@ export type NativeJob =
   | { kind: 'change'; changes: NativeChange[] }
   | { kind: 'read'; gpa: number; target: Uint8Array }
   | { kind: 'write'; gpa: number; bytes: Uint8Array }
-  | { kind: 'fill'; gpa: number; size: number; byte: number };
+  | { kind: 'fill'; gpa: number; size: number; byte: number }
+  | { kind: 'search'; gpa: number; size: number; pattern: Uint8Array; limit: number };
 
 export interface NativeFirmware {
   rom: NativeRange;

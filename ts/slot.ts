@@ -193,6 +193,8 @@ export class MemorySlot implements Disposable {
    * are held out meanwhile: none of them sees the hole. It waits until each has left the kernel: long, where one sleeps in a
    * missing page. `vm.memory.promises.change` waits off this thread.
    *
+   * A dirty log begins anew, as KVM keeps it with the slot that it removes: what it held is lost.
+   *
    * @throws {TypevisorError} `ERR_CAPABILITY_MISSING` for `true` where `readonly-mem` (Linux 3.7) is absent, `ERR_INVALID_ARGUMENT` on
    *   guest_memfd, and for `false` on a shared file that is not open for writing; `ERR_IOCTL` where KVM refuses (the slot is as it was), `ERR_POISONED`, `ERR_CLOSED`.
    * @example
@@ -211,7 +213,7 @@ export class MemorySlot implements Disposable {
   /**
    * Has KVM write down which pages the guest writes to, or stops that (`KVM_MEM_LOG_DIRTY_PAGES`, api.rst 4.35). One ioctl:
    * vCPUs may be running; KVM waits for those inside the kernel, as with {@link move}. Huge pages of the slot are mapped as
-   * small ones meanwhile.
+   * small ones meanwhile. There is no way yet to collect what was written down.
    *
    * @throws {TypevisorError} `ERR_INVALID_ARGUMENT` on guest_memfd, `ERR_IOCTL`, `ERR_POISONED`, `ERR_CLOSED`.
    * @example

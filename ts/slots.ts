@@ -8,9 +8,14 @@ import { type MemorySlot, slotFrom, slotParts, type SlotParts } from './slot.ts'
 /** Handles by KVM's number of their slot. Numbers are used again, also by the core for slots of its own; serials are not. */
 export class SlotHandles {
   readonly #vm: number;
-  readonly #known = new Map<number, MemorySlot>();
+  /**
+   * A slot that is gone leaves its number behind with nothing: V8 keeps deleted entries in the chain of their hash until
+   * the whole table is made anew, so that the same number taken and given back among 16,384 others would search
+   * thousands of them. There are at most as many numbers as KVM has slots.
+   */
+  readonly #known = new Map<number, MemorySlot | undefined>();
   readonly #forget = (parts: SlotParts): void => {
-    if (this.#find(parts.id, parts.serial) !== undefined) this.#known.delete(parts.id);
+    if (this.#find(parts.id, parts.serial) !== undefined) this.#known.set(parts.id, undefined);
   };
 
   /** Of the VM with that life, at whose end they are forgotten: what they hold of JavaScript's memory is let go. */

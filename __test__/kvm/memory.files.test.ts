@@ -152,6 +152,17 @@ test('backing, file: one that is cut short is ERR_HOST_ACCESS for the host, a fa
   t.is(memory.getUint8(0x8_2000), 0, 'it is there again');
 });
 
+test('backing, file: a private one that is cut short loses what was written past its new end', t => {
+  const file = make(pages(2));
+  using vm = Vm.create();
+  map(vm, { file });
+  vm.memory.fill(0, 8 * KiB, 0xee);
+  truncateSync(file, 4 * KiB);
+  throwsCode(t, 'ERR_HOST_ACCESS', () => vm.memory.getUint8(4 * KiB));
+  truncateSync(file, 8 * KiB);
+  t.deepEqual([vm.memory.getUint8(4 * KiB - 1), vm.memory.getUint8(4 * KiB)], [0xee, 0]);
+});
+
 function fifo(): string {
   const path = join(folder, 'fifo');
   spawnSync('mkfifo', [path]);

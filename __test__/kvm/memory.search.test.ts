@@ -1,6 +1,6 @@
 import { KiB, MiB, Vm } from '../../ts/index.ts';
 import { onKvm as test } from '../helpers/needs.ts';
-import { throwsCode, wrong } from '../helpers/throws.ts';
+import { rejectsCode, throwsCode, wrong } from '../helpers/throws.ts';
 
 const PATTERN = Buffer.from('RSD PTR ');
 
@@ -52,4 +52,39 @@ test('memory.search: arguments that are wrong are refused', t => {
   for (const limit of [0, -1, 0.5, 2 ** 20 + 1]) {
     throwsCode(t, 'ERR_OUT_OF_RANGE', () => memory.search(0, 4 * KiB, PATTERN, { limit }));
   }
+});
+
+test('memory.promises.search: gives the same, for the bytes that the pattern has when it is called', async t => {
+  using vm = twoSlots();
+  const { promises } = vm.memory;
+  const places = [0, 64 * KiB - 3, 128 * KiB - PATTERN.length];
+  for (const gpa of places) vm.memory.write(gpa, PATTERN);
+  const pattern = Buffer.from(PATTERN);
+  const found = promises.search(0, 128 * KiB, pattern);
+  pattern.fill(0);
+  t.deepEqual(await found, places);
+  t.deepEqual(await promises.search(0, 128 * KiB, PATTERN, { limit: 2 }), places.slice(0, 2));
+  t.deepEqual(await promises.search(1, 128 * KiB - 2, PATTERN), [64 * KiB - 3]);
+  t.deepEqual(await promises.search(8, 4 * KiB, PATTERN), []);
+});
+
+test('memory.promises.search: is done when its turn comes', async t => {
+  using vm = twoSlots();
+  const { promises } = vm.memory;
+  const [, found] = await Promise.all([promises.write(0x100, PATTERN), promises.search(0, 64 * KiB, PATTERN)]);
+  t.deepEqual(found, [0x100]);
+});
+
+test('memory.promises.search: arguments that are wrong are refused', async t => {
+  using vm = twoSlots();
+  const { promises } = vm.memory;
+  await rejectsCode(t, 'ERR_MEMORY_HOLE', promises.search(0, 1 * MiB, PATTERN));
+  await rejectsCode(t, 'ERR_INVALID_ARGUMENT', promises.search(0, 4 * KiB, new Uint8Array()));
+  await rejectsCode(t, 'ERR_INVALID_ARGUMENT', promises.search(0, 4 * KiB, wrong('RSD PTR ')));
+  await rejectsCode(t, 'ERR_OUT_OF_RANGE', promises.search(-1, 4 * KiB, PATTERN));
+  await rejectsCode(t, 'ERR_OUT_OF_RANGE', promises.search(0, 2 ** 52 + 1, PATTERN));
+  await rejectsCode(t, 'ERR_OUT_OF_RANGE', promises.search(0, 4 * KiB, PATTERN, { limit: 0 }));
+  await rejectsCode(t, 'ERR_INVALID_ARGUMENT', promises.search(0, 4 * KiB, PATTERN, wrong({ most: 5 })));
+  vm.close();
+  await rejectsCode(t, 'ERR_CLOSED', promises.search(0, 4 * KiB, PATTERN));
 });

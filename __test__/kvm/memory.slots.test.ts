@@ -148,3 +148,33 @@ x86('memory.map: a number that the core used before for a slot of its own brings
   t.is(memory.slots.length, 1);
   throwsCode(t, 'ERR_MEMORY_HOLE', () => memory.getUint8(1 * MiB));
 });
+
+test('slot: what is asked of one that is unmapped is refused, and says that it is', t => {
+  using vm = Vm.create();
+  const slot = vm.memory.map({ gpa: 0, size: 4 * KiB });
+  slot.unmap();
+  vm.memory.map({ gpa: 0, size: 4 * KiB }); // has its number now
+  const asked = [
+    () => slot.move(64 * KiB),
+    () => slot.setReadonly(true),
+    () => slot.setDirtyLog(true),
+    () => vm.memory.change(tx => tx.move(slot, 64 * KiB)),
+    () => vm.memory.map({ gpa: 64 * KiB, size: 4 * KiB, backing: { share: slot } }),
+  ];
+  for (const ask of asked) t.regex(throwsCode(t, 'ERR_CLOSED', ask)?.message ?? '', /^the memory slot was unmapped/u);
+  vm.close();
+  t.regex(throwsCode(t, 'ERR_CLOSED', () => slot.move(0))?.message ?? '', /^the VM is closed/u);
+});
+
+test('memory.map: a KVM that does not say how many slots it has has 32', t => {
+  using kvm = Kvm.open({ hide: ['nr-memslots'] });
+  using vm = Vm.create({ kvm });
+  for (let n = 0; n < 32; n += 1) vm.memory.map({ gpa: n * 8 * KiB, size: 4 * KiB });
+  const more = { gpa: 1 * MiB, size: 4 * KiB };
+  t.is(
+    throwsCode(t, 'ERR_SLOT_LIMIT', () => vm.memory.map(more))?.message,
+    'this VM has 32 memory slots and all are taken',
+  );
+  throwsCode(t, 'ERR_OUT_OF_RANGE', () => vm.memory.map({ ...more, slot: 32 }));
+  t.is(vm.memory.slots.length, 32);
+});

@@ -51,6 +51,13 @@ const changes = (): readonly MakeChanges[] => [
   tx => tx.setDirtyLog(slot, true),
 ];
 
+const waiting = (): readonly MakeChanges[] => [
+  // @ts-expect-error -- a change does not wait
+  async tx => tx.unmap(slot),
+  // @ts-expect-error -- nor by another's promise
+  tx => Promise.resolve(tx),
+];
+
 const options: readonly MapOptions[] = [
   { gpa: 0, size: 4096, addressSpace: 1, transparentHugePages: false, slot: undefined },
   // @ts-expect-error -- no size
@@ -61,8 +68,8 @@ const options: readonly MapOptions[] = [
 
 test('Backing, MapOptions, MakeChanges: their types take what the addon takes', t => {
   t.deepEqual(
-    [backings, refused, changes].map(list => typeof list),
-    ['function', 'function', 'function'],
+    [backings, refused, changes, waiting].map(list => typeof list),
+    ['function', 'function', 'function', 'function'],
   );
   t.is(options.length, 3);
 });

@@ -1,7 +1,12 @@
 // Claims: reading their files, judging their commands.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import test from 'node:test';
 import { judge, parseClaim, table } from '../lib/claims.mjs';
+import { ROOT } from '../lib/paths.mjs';
 
 const claim = (expect, more = {}) =>
   parseClaim(JSON.stringify({ id: 'x', sentence: 's', command: 'c', expect, ...more }), 'x.json');
@@ -59,4 +64,35 @@ test('the table aligns verdicts', () => {
     { id: 'bcd', verdict: 'NOT HERE', reason: 'no KVM' },
   ]);
   assert.deepEqual(rows, ['a    PASS      3', 'bcd  NOT HERE  no KVM']);
+});
+
+/** Runs the program on those claims; `{ status, stdout, stderr }`. */
+function claims(files, ...args) {
+  const folder = mkdtempSync(join(tmpdir(), 'claims-'));
+  try {
+    for (const file of files) writeFileSync(join(folder, `${file.id}.json`), JSON.stringify(file));
+    const command = [join(ROOT, 'scripts/claims.mjs'), '--folder', folder, ...args];
+    return spawnSync(process.execPath, command, { encoding: 'utf8' });
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+test('claims with one command are shown by one run of it, and one that fails makes the exit code', () => {
+  // Prints another number at every run.
+  const command = 'echo $PPID $$';
+  const files = ['a', 'b'].map(id => ({ id, sentence: 's', command, expect: { min: 1 } }));
+  const { status, stdout } = claims(files, '--json');
+  const { results } = JSON.parse(stdout);
+  assert.deepEqual([status, results.map(({ verdict }) => verdict)], [0, ['PASS', 'PASS']]);
+  assert.equal(results[0].figure, results[1].figure);
+  const wrong = claims([...files, { id: 'c', sentence: 's', command: 'echo 2', expect: 3 }]);
+  assert.equal(wrong.status, 1);
+  assert.match(wrong.stdout, /^c +FAIL +2; expected 3$/m);
+});
+
+test('an unknown claim and an unknown option are refused', () => {
+  const [unknown, strange] = [claims([], 'no-such'), claims([], '--no-such')];
+  assert.deepEqual([unknown.status, strange.status], [2, 2]);
+  assert.match(unknown.stderr, /no such claim: no-such/);
 });

@@ -2,6 +2,7 @@
 //! that waits for a vCPU. Owns the queue and the thread; what a job does and whom it tells is the job's.
 
 use std::{
+    cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -132,8 +133,18 @@ impl ControlThread {
     }
 }
 
+thread_local! {
+    static IS_CONTROL: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this is the control thread of a VM, of whichever: who closes may wait for the job it is at.
+pub(crate) fn is_control_thread() -> bool {
+    IS_CONTROL.get()
+}
+
 fn spawn(jobs: Receiver<Job>, closing: Arc<AtomicBool>) -> Result<JoinHandle<()>> {
     let work = move || {
+        IS_CONTROL.set(true);
         for job in jobs {
             let dealt_with = || if closing.load(Ordering::SeqCst) { drop(job) } else { job() };
             // A panic in a job is the job's: the next must not suffer.

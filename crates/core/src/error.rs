@@ -243,7 +243,7 @@ pub enum Error {
         errno: Errno,
     },
     /// The object was closed, or closes while this call waits.
-    #[error("the {what} is closed")]
+    #[error("the {what} {}", if *what == "memory slot" { "was unmapped" } else { "is closed" })]
     Closed {
         /// `VM`, `vCPU` or `memory slot`.
         what: &'static str,
@@ -363,19 +363,14 @@ impl Error {
         move |error| Self::Ioctl { request, errno: error.into() }
     }
 
-    /// Where a call that makes a descriptor failed: says so where none is left.
+    /// Where a call that makes a descriptor, and perhaps maps it, failed: says so where this process can have no more.
     pub(crate) fn creation(request: &'static str, errno: Errno) -> Self {
-        if errno.0 == libc::EMFILE { Self::no_descriptor() } else { Self::Ioctl { request, errno } }
+        limits::reached(errno).unwrap_or(Self::Ioctl { request, errno })
     }
 
     /// As [`Error::creation`], of a system call.
     pub(crate) fn descriptor(call: &'static str, errno: Errno) -> Self {
-        if errno.0 == libc::EMFILE { Self::no_descriptor() } else { Self::Os { call, errno } }
-    }
-
-    fn no_descriptor() -> Self {
-        let remedy = "close VMs, or raise RLIMIT_NOFILE (ulimit -n)";
-        Self::Limit { what: "open files of this process", limit: limits::open_files(), remedy }
+        limits::reached(errno).unwrap_or(Self::Os { call, errno })
     }
 
     /// The calling thread's `errno`, as the failure of `call`.

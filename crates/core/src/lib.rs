@@ -22,6 +22,7 @@ pub mod hooks;
 pub mod host;
 pub mod loader;
 pub mod memory;
+mod panics;
 mod range;
 mod sys;
 pub mod vcpu;

@@ -11,13 +11,14 @@ use kvm_ioctls::{VcpuFd, VmFd};
 #[cfg(feature = "test-hooks")]
 use crate::memory::{Held, HoldOut};
 use crate::{
-    bus::{Bus, BusFeatures},
-    control::ControlThread,
+    bus::{Bus, BusFeatures, is_drainer_thread},
+    control::{ControlThread, is_control_thread},
     error::{Error, Result},
     exit::{Abi, Arch},
     host::{Capabilities, Capability, Kvm},
     loader::{FirmwareLayout, load_firmware},
     memory::{GuestMemory, SlotFeatures},
+    panics::Panics,
     sys::{fork, limits, signal::KickSignal},
     vcpu::{self, Hold, Vcpu, VcpuFeatures, VcpuOptions, arch},
 };
@@ -173,8 +174,11 @@ impl Vm {
     }
 
     /// Stops every vCPU, joins their threads, deletes the slots and unmaps the memory. Twice is harmless, and every
-    /// caller finds it done. From inside a run (in a device, in a callback of [`Vcpu::start`]) it returns at once, and
-    /// the rest happens when that call has returned.
+    /// caller finds it done, whoever else is at it. From inside a run (in a device, in a callback of [`Vcpu::start`]) it
+    /// returns at once, and the rest happens when that call has returned. A job of the control thread, a reader that is
+    /// woken, and what is dropped with a buffer's `keep` find the slots deleted, and perhaps not yet everything unmapped:
+    /// where another thread closes as well it may be waiting for them. Where code of a program's panics (a buffer's `keep`,
+    /// a reader that is woken), everything is done first, and then the first panic goes on.
     ///
     /// Jobs that the control thread has not begun are dropped. The one that it is at is waited for, as it may use what is
     /// closed here: for a read, write or fill that is the copying (about a second for 10 GB), for a change of slots its
@@ -221,17 +225,33 @@ impl VmShared {
         if vcpu::is_driving() {
             return;
         }
+        // A panic is one of the program's own, as of what keeps a buffer or of who is woken: it must not keep the rest.
+        let mut panics = Panics::default();
         for vcpu in &vcpus {
-            vcpu.close();
+            panics.catch(|| vcpu.close());
         }
-        self.bus.close();
+        panics.catch(|| self.bus.close());
         // Before the control thread ends: the job it is at finds the memory closed.
-        self.memory.close();
-        self.control.close();
+        panics.catch(|| self.memory.close());
+        panics.catch(|| self.await_others());
         if let Ok(mut state) = self.state() {
             state.vcpus.clear();
         }
-        drop((fd, kvm));
+        drop((fd, kvm, vcpus));
+        panics.resume();
+    }
+
+    /// Waits for the control thread, and for whoever lets go of the memory. A thread that others wait for here or in
+    /// `bus.close()` does not wait for them: what wakes a reader for nobody, a job for no memory, and a buffer's keep
+    /// ([`GuestMemory::await_release`]) for no other's.
+    fn await_others(&self) {
+        if is_drainer_thread() {
+            return;
+        }
+        self.control.close();
+        if !is_control_thread() {
+            self.memory.await_release();
+        }
     }
 
     /// For a thread that is inside a run and cannot wait for itself.
@@ -249,10 +269,17 @@ impl std::fmt::Debug for VmShared {
     }
 }
 
+/// How many slots there are where KVM does not say, as when the question is hidden: what other VMMs take for the default
+/// as well, and no KVM since Linux 5.10 has fewer.
+const SLOTS_UNTOLD: u32 = 32;
+
 fn slot_features(kvm: &Kvm, capabilities: &Capabilities, irqchip: bool) -> SlotFeatures {
     let value = |capability| u32::try_from(capabilities.value(capability)).unwrap_or(0);
     SlotFeatures {
-        slots: value(Capability::NrMemslots),
+        slots: match value(Capability::NrMemslots) {
+            0 => SLOTS_UNTOLD,
+            slots => slots,
+        },
         spaces: value(Capability::MultiAddressSpace).max(1),
         address_bits: arch::address_bits(kvm),
         readonly: capabilities.has(Capability::ReadonlyMem),

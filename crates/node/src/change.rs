@@ -51,11 +51,13 @@ impl Wish {
     }
 }
 
-/// What was done: the slots that were made, in order; and, where somebody watches, what there is to tell of each step:
-/// the slot as it was made, or as it was before.
+/// What was done: the slots that were made, in order; where somebody watches, what there is to tell of each step: the slot
+/// as it was made, or as it was before; and what a search found.
+#[derive(Default)]
 pub(crate) struct Done {
     pub(crate) slots: Vec<MemorySlot>,
     pub(crate) infos: Vec<SlotInfo>,
+    pub(crate) found: Vec<u64>,
 }
 
 impl Done {
@@ -63,13 +65,13 @@ impl Done {
     pub(crate) fn map(memory: &GuestMemory, options: &MapOptions, watched: bool) -> Result<Self> {
         let slot = memory.map(options)?;
         let infos = watched.then(|| as_made(&slot, options)).into_iter().collect();
-        Ok(Self { slots: vec![slot], infos })
+        Ok(Self { slots: vec![slot], infos, ..Self::default() })
     }
 
     /// Of a single change of a slot that there is.
     pub(crate) fn one(slot: &MemorySlot, watched: bool, change: impl FnOnce() -> Result<()>) -> Result<Self> {
         let infos = watched.then(|| slot.info()).into_iter().collect();
-        change().map(|()| Self { slots: Vec::new(), infos })
+        change().map(|()| Self { infos, ..Self::default() })
     }
 }
 
@@ -90,7 +92,7 @@ pub(crate) fn make(memory: &GuestMemory, wishes: Vec<Wish>, watched: bool) -> Re
         Step::Other(before) => Some(before),
     });
     let infos = infos.collect();
-    Ok(Done { slots, infos })
+    Ok(Done { slots, infos, ..Done::default() })
 }
 
 /// What of a change has to be known before it is made, to tell of it.

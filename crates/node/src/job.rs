@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use napi::bindgen_prelude::{Reference, Uint8Array};
 use napi_derive::napi;
-use typevisor::{Error, Result, Vm, memory::GuestMemory};
+use typevisor::{Error, GpaRange, Result, Vm, memory::GuestMemory};
 
 use crate::{
     backing::{NativeMapOptions, Wanted},
@@ -26,9 +26,10 @@ pub enum NativeJob {
     Read { gpa: i64, target: Uint8Array },
     Write { gpa: i64, bytes: Uint8Array },
     Fill { gpa: i64, size: i64, byte: u8 },
+    Search { gpa: i64, size: i64, pattern: Uint8Array, limit: u32 },
 }
 
-/// A job, free of JavaScript and its thread. Gives what it did to slots.
+/// A job, free of JavaScript and its thread. Gives what it did to slots, or what it found.
 type Job = Box<dyn FnOnce(&GuestMemory) -> Result<Option<Done>> + Send>;
 
 /// Hands a job to the control thread. Nothing of it holds the VM: one that nobody can reach any more is closed, and the
@@ -83,6 +84,13 @@ fn prepare(job: NativeJob, watched: bool) -> Result<Job> {
         NativeJob::Fill { gpa, size, byte } => {
             let (gpa, size) = (unsigned("gpa", gpa)?, unsigned("size", size)?);
             Box::new(move |memory| memory.fill(gpa, size, byte).map(|()| None))
+        }
+        NativeJob::Search { gpa, size, pattern, limit } => {
+            let range = GpaRange::new(unsigned("gpa", gpa)?, unsigned("size", size)?)?;
+            Box::new(move |memory| {
+                let found = memory.search(range, &pattern, limit as usize)?;
+                Ok(Some(Done { found, ..Done::default() }))
+            })
         }
     })
 }

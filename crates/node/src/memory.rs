@@ -7,7 +7,7 @@ use napi::bindgen_prelude::{Either, Null, Uint8ArraySlice};
 use napi_derive::napi;
 use typevisor::{
     GpaRange, Vm,
-    memory::{GuestMemory, MemorySlot, SlotInfo},
+    memory::{GuestMemory, MapOptions, MemorySlot, SlotInfo},
 };
 
 use crate::{
@@ -113,11 +113,16 @@ impl NativeSlot {
 pub struct NativeDone {
     pub slots: Vec<NativeSlot>,
     pub infos: Vec<NativeSlotInfo>,
+    pub found: Vec<i64>,
 }
 
 impl From<Done> for NativeDone {
-    fn from(Done { slots, infos }: Done) -> Self {
-        Self { slots: slots.into_iter().map(Into::into).collect(), infos: infos.into_iter().map(Into::into).collect() }
+    fn from(Done { slots, infos, found }: Done) -> Self {
+        Self {
+            slots: slots.into_iter().map(Into::into).collect(),
+            infos: infos.into_iter().map(Into::into).collect(),
+            found: found.into_iter().map(signed).collect(),
+        }
     }
 }
 
@@ -141,6 +146,15 @@ impl NativeMemory {
     #[napi(catch_unwind)]
     pub fn map(&self, options: NativeMapOptions) -> Outcome<NativeSlot> {
         let options = Wanted::new(options).and_then(Wanted::open);
+        outcome(options.and_then(|options| self.memory.map(&options)).map(Into::into))
+    }
+
+    /// The same where all but these has its default: an object's fields are looked up one by one by name, which is most
+    /// of what such a call costs.
+    #[napi(catch_unwind)]
+    pub fn map_plain(&self, gpa: i64, size: i64, readonly: bool, transparent_huge_pages: bool) -> Outcome<NativeSlot> {
+        let range = unsigned("gpa", gpa).and_then(|gpa| GpaRange::pages(gpa, unsigned("size", size)?));
+        let options = range.map(|range| MapOptions { readonly, transparent_huge_pages, ..MapOptions::new(range) });
         outcome(options.and_then(|options| self.memory.map(&options)).map(Into::into))
     }
 

@@ -2,6 +2,7 @@
 //! kernel tells nobody. Asleep, for good, where no vCPU runs or KVM gathers for no claim.
 
 use std::{
+    cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -163,7 +164,17 @@ impl Drop for Drainer {
     }
 }
 
+thread_local! {
+    static IS_DRAINER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this is such a thread, of whichever bus: who closes may wait for the reader that it wakes.
+pub(crate) fn is_drainer_thread() -> bool {
+    IS_DRAINER.get()
+}
+
 fn watch(activity: &Activity, look: impl Fn() -> bool) {
+    IS_DRAINER.set(true);
     activity.thread.get_or_init(|| thread::current().id());
     let mut pace = Pace::default();
     let mut next = None;

@@ -22,6 +22,7 @@ pub use claims::ClaimId;
 use claims::{Answerer, Posted};
 pub use console::{ConsoleBuffer, DebugConsole, SerialConsole, SerialInput};
 pub use devices::{Doorbell, Latch};
+pub(crate) use drainer::is_drainer_thread;
 pub(crate) use kernel::BusFeatures;
 use kernel::{Kernel, Wanted};
 use kvm_ioctls::VmFd;

@@ -6,7 +6,6 @@
 
 use std::{
     mem,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -18,7 +17,7 @@ use super::{
     claims::{Claim, Claims, Posted},
     queue::Queue,
 };
-use crate::{exit::Space, sys::coalesced::Ring};
+use crate::{exit::Space, panics::Panics, sys::coalesced::Ring};
 
 /// What to do with writes whose queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,19 +75,16 @@ impl Taken {
     /// Wakes the readers, and lets go of claims that have ended; gives how many writes it was. A reader's function that
     /// panics does so only after all others were woken.
     pub(super) fn announce(self) -> usize {
-        let mut panicked = None;
+        let mut panics = Panics::default();
         for (claim, wakes) in self.claims {
-            let announced = catch_unwind(AssertUnwindSafe(move || {
+            panics.catch(move || {
                 if let Some(posted) = claim.posted().filter(|_| wakes) {
                     posted.queue.wake();
                 }
                 drop(claim);
-            }));
-            panicked = panicked.or(announced.err());
+            });
         }
-        if let Some(panic) = panicked {
-            resume_unwind(panic);
-        }
+        panics.resume();
         self.writes
     }
 }

@@ -15,7 +15,7 @@ use super::{
     ring::{Consumer, Cursor, Overfull, Taken},
     word,
 };
-use crate::{error::Result, exit::Access, sys::fork};
+use crate::{error::Result, exit::Access, panics::Panics, sys::fork};
 
 /// Locks, in the order in which they may be taken: `kernel`, `drainer`, `consumer`, `claims`, a queue's. `claims` is never
 /// held while KVM is called, and none while a device, an owner's end or a reader's wake-up is.
@@ -149,9 +149,15 @@ impl Shared {
         } else {
             *self.drainer() = None; // under the lock: who closes as well finds it done
         }
-        self.take_out(Overfull::Push).announce();
+        // What runs code of the program's, and may panic, comes last.
+        let taken = self.take_out(Overfull::Push);
         let passed = self.consumer().detach();
-        drop(passed);
+        let mut panics = Panics::default();
+        panics.catch(|| {
+            taken.announce();
+        });
+        panics.catch(|| drop(passed));
+        panics.resume();
     }
 }
 

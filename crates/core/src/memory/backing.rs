@@ -202,7 +202,7 @@ const fn reach_of_memfd(overcommit_mode: Option<u32>) -> Reach {
 fn hugetlb(page_size: u64, range: GpaRange, size: usize) -> Result<HostMemory> {
     let known = usize::try_from(page_size).ok().filter(|_| hugepages::sizes().contains(&page_size));
     let Some(bytes) = known else {
-        let expected = "one that host::huge_page_sizes() lists (/sys/kernel/mm/hugepages)";
+        let expected = "one that this machine has (/sys/kernel/mm/hugepages lists them)";
         return Err(Error::InvalidArgument { what: "the size of huge pages", expected });
     };
     if !range.size().is_multiple_of(page_size) {

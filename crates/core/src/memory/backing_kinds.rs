@@ -6,6 +6,7 @@ use std::{any::Any, fmt, fs::File, ptr::NonNull, sync::Arc};
 use super::slot::MemorySlot;
 use crate::{
     error::{Error, Result},
+    panics::Foreign,
     sys::{limits, mapping::Mapping},
 };
 
@@ -93,7 +94,7 @@ pub enum FileSharing {
 pub struct HostBuffer {
     address: NonNull<u8>,
     size: usize,
-    keep: Arc<dyn Any + Send + Sync>,
+    keep: Arc<Foreign<Arc<dyn Any + Send + Sync>>>,
 }
 
 // SAFETY: the address is only ever handed to KVM and to accesses by atomics, which `HostBuffer::new` allows from every
@@ -104,7 +105,8 @@ unsafe impl Sync for HostBuffer {}
 
 impl HostBuffer {
     /// `size` bytes at `address`, which `keep` keeps: it is dropped, on any thread, after the last slot of the buffer is
-    /// gone from its VM and the last access of ours has ended.
+    /// gone from its VM and the last access of ours has ended. Where that panics, the panic goes to whoever let go of the
+    /// buffer (as [`Vm::close`](crate::Vm::close)), after all else was done; a second one at the same time goes no further.
     ///
     /// # Errors
     /// [`Error::Unaligned`] where `address` is no multiple of the host's page size (4096 bytes on `x86_64`, up to 64 KiB on
@@ -139,7 +141,7 @@ impl HostBuffer {
                 expected: "at least one page (most often 4096 bytes)",
             });
         }
-        Ok(Self { address, size, keep })
+        Ok(Self { address, size, keep: Arc::new(Foreign::new(keep)) })
     }
 
     /// Bytes.
@@ -153,8 +155,9 @@ impl HostBuffer {
         if size > self.size {
             return Err(Error::InvalidArgument { what: "a buffer", expected: "at least as long as its slot" });
         }
+        let keep = Arc::clone(&self.keep);
         // SAFETY: by the promise made to `new`; a slot's size is whole pages.
-        unsafe { Mapping::lent(self.address, size, Arc::clone(&self.keep)) }
+        unsafe { Mapping::lent(self.address, size, keep) }
     }
 }
 

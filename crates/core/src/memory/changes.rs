@@ -1,5 +1,5 @@
 //! Changing slots by one ioctl, while vCPUs run: each change is checked whole, then the ioctl, and a failed ioctl leaves
-//! everything as it was. What takes several ioctls is `transaction`'s.
+//! everything as it was; a panic in it leaves the VM poisoned. What takes several ioctls is `transaction`'s.
 
 use std::sync::Arc;
 
@@ -15,11 +15,14 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    range::{GpaRange, PAGE_SIZE},
+    range::GpaRange,
 };
 
-/// `KVM_MEM_MAX_NR_PAGES` of the kernel's `include/linux/kvm_host.h`, in bytes: 4 KiB short of 8 TiB.
-const SLOT_SIZE_MAX: u64 = ((1 << 31) - 1) * PAGE_SIZE;
+/// `KVM_MEM_MAX_NR_PAGES` of the kernel's `include/linux/kvm_host.h`, which counts pages of the host's, in bytes: one page
+/// short of 8 TiB where they are of 4 KiB, of 128 TiB where of 64.
+pub(super) const fn slot_size_max(page_size: u64) -> u64 {
+    ((1 << 31) - 1) * page_size
+}
 
 impl GuestMemory {
     /// Puts memory into the guest (api.rst 4.35 and 4.140), zeroed and anonymous unless another
@@ -27,7 +30,8 @@ impl GuestMemory {
     /// [`Vm::close`](crate::Vm::close). vCPUs may run.
     ///
     /// # Errors
-    /// Before KVM is told anything: [`Error::Unaligned`], [`Error::InvalidArgument`] (8 TiB or more),
+    /// Before KVM is told anything: [`Error::Unaligned`], [`Error::InvalidArgument`] (2^31 of the host's pages or more,
+    /// which is 8 TiB where they are of 4 KiB),
     /// [`Error::CapabilityMissing`] (read-only memory, a `guest_memfd` or an address space that the VM lacks),
     /// [`Error::AddressSpaceRange`], [`Error::AddressWidth`], [`Error::SlotOverlap`], [`Error::SlotReserved`],
     /// [`Error::SlotNumberTaken`], [`Error::SlotNumberRange`], [`Error::SlotLimit`], [`Error::Limit`] (mappings or descriptors),
@@ -55,9 +59,11 @@ impl GuestMemory {
             let key = Key { space, number: place.number(), serial };
             let backed = made.insert(backing::provide(options, self.features(), lent)?).clone();
             let (slot, region) = transaction::make(options, key, backed, lent.name());
-            lent.set(slot)?;
             let identity = Arc::clone(region.identity());
-            self.publish(lent, space, |map| map.insert(place, region))?;
+            self.live(lent, |lent| {
+                lent.set(slot)?;
+                self.publish(lent, space, |map| map.insert(place, region))
+            })?;
             Ok(MemorySlot::new(self.clone(), identity))
         });
         drop(made);
@@ -70,12 +76,14 @@ impl GuestMemory {
         let key = identity.key;
         let removed = self.changes()?.attempt(|ledger, lent| {
             ledger.remove(key)?;
-            let removed = self.publish(lent, key.space, |map| map.remove(key.number))?;
-            let Some((place, region)) = removed else { return Err(SLOT_CLOSED) };
-            let Err(refused) = lent.delete(key.id()) else { return Ok(region) };
-            // Nobody else can have taken the place: that needs the right to change.
-            self.publish(lent, key.space, |map| map.insert(place, region))?;
-            Err(refused)
+            self.live(lent, |lent| {
+                let removed = self.publish(lent, key.space, |map| map.remove(key.number))?;
+                let Some((place, region)) = removed else { return Err(SLOT_CLOSED) };
+                let Err(refused) = lent.delete(key.id()) else { return Ok(region) };
+                // Nobody else can have taken the place: that needs the right to change.
+                self.publish(lent, key.space, |map| map.insert(place, region))?;
+                Err(refused)
+            })
         })?;
         drop(removed); // without the lock
         Ok(())
@@ -91,11 +99,13 @@ impl GuestMemory {
             }
             let place = ledger.relocate(key, range)?;
             let slot = lent.get(key.id()).cloned().ok_or(SLOT_CLOSED)?;
-            lent.set(LentSlot { range, ..slot })?;
-            self.publish(lent, key.space, |map| {
-                if let Some((_, region)) = map.remove(key.number) {
-                    map.insert(place, region.moved_to(range));
-                }
+            self.live(lent, |lent| {
+                lent.set(LentSlot { range, ..slot })?;
+                self.publish(lent, key.space, |map| {
+                    if let Some((_, region)) = map.remove(key.number) {
+                        map.insert(place, region.moved_to(range));
+                    }
+                })
             })
         })
     }
@@ -109,20 +119,24 @@ impl GuestMemory {
         self.changes()?.attempt(|ledger, lent| {
             ledger.check(key)?;
             let slot = lent.get(key.id()).cloned().ok_or(SLOT_CLOSED)?;
-            if slot.dirty_log != dirty_log {
-                lent.set(LentSlot { dirty_log, ..slot })?;
-                self.publish(lent, key.space, |_| identity.set_dirty_log(dirty_log))?;
+            if slot.dirty_log == dirty_log {
+                return Ok(());
             }
-            Ok(())
+            self.live(lent, |lent| {
+                lent.set(LentSlot { dirty_log, ..slot })?;
+                self.publish(lent, key.space, |_| identity.set_dirty_log(dirty_log))
+            })
         })
     }
 
     /// What can be said without knowing other slots; and the address space that is meant.
     pub(super) fn check_map(&self, options: &MapOptions) -> Result<u32> {
         let &MapOptions { range, readonly, address_space, .. } = options;
-        GpaRange::aligned(range.gpa(), range.size(), self.features().page_size)?;
-        if range.size() > SLOT_SIZE_MAX {
-            return Err(Error::InvalidArgument { what: "the size of a slot", expected: "less than 8 TiB" });
+        let page_size = self.features().page_size;
+        GpaRange::aligned(range.gpa(), range.size(), page_size)?;
+        if range.size() > slot_size_max(page_size) {
+            let expected = "fewer than 2^31 pages of the host's (8 TiB where they are of 4 KiB)";
+            return Err(Error::InvalidArgument { what: "the size of a slot", expected });
         }
         bookkeeping::check(range.size())?;
         self.check_place(range)?;

@@ -6,7 +6,10 @@
 //! no access, and a long copy delays nobody: it holds its regions by `Arc`. No memory is let go of under a lock: to
 //! unmap takes its time, and what keeps a buffer is a program's own, which may change slots as it goes, or panic.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
+use std::{
+    cell::Cell,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard},
+};
 
 use super::{
     Held, HoldOut,
@@ -32,6 +35,14 @@ pub(super) struct Inner {
     changes: Mutex<Option<Open>>,
     /// What accesses see. Changes only under `changes`.
     published: RwLock<State>,
+    /// Whoever closes lets go of the memory, and has not ended.
+    letting_go: Mutex<bool>,
+    let_go: Condvar,
+}
+
+thread_local! {
+    /// This thread lets go of a VM's memory, and is perhaps in code of a program's that kept some.
+    static LETS_GO: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Inner {
@@ -44,7 +55,17 @@ impl Inner {
             vcpus,
             changes: Mutex::new(Some(open)),
             published: RwLock::new(State::Open(spaces)),
+            letting_go: Mutex::new(false),
+            let_go: Condvar::new(),
         }
+    }
+
+    fn published(&self) -> RwLockWriteGuard<'_, State> {
+        self.published.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn letting_go(&self) -> MutexGuard<'_, bool> {
+        self.letting_go.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -126,12 +147,50 @@ impl Unsettled<'_> {
     }
 }
 
+/// A change by one ioctl, while vCPUs run and accesses look.
+struct Live<'a> {
+    inner: &'a Inner,
+    settled: bool,
+}
+
+impl Drop for Live<'_> {
+    /// Where it ends half done, as [`Unsettled`] does.
+    fn drop(&mut self) {
+        if !self.settled {
+            let _held = self.inner.vcpus.hold();
+            drop(Unsettled { published: self.inner.published(), vcpus: &*self.inner.vcpus, settled: false });
+        }
+    }
+}
+
 impl Drop for Unsettled<'_> {
     fn drop(&mut self) {
         if !self.settled {
             *self.published = State::Poisoned;
             self.vcpus.poison();
         }
+    }
+}
+
+/// The letting go of a closed VM's memory: until it is dropped, by a panic of a buffer's keep too, others who close wait.
+struct Release<'a> {
+    inner: &'a Inner,
+    /// What the thread was at before.
+    nested: bool,
+}
+
+impl<'a> Release<'a> {
+    fn begin(inner: &'a Inner) -> Self {
+        *inner.letting_go() = true;
+        Self { inner, nested: LETS_GO.replace(true) }
+    }
+}
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        LETS_GO.set(self.nested);
+        *self.inner.letting_go() = false;
+        self.inner.let_go.notify_all();
     }
 }
 
@@ -172,11 +231,16 @@ impl GuestMemory {
 
     /// Keeps accesses from looking while KVM is told. The caller shows that it may.
     pub(super) fn unsettled(&self, _right: &Lent) -> Unsettled<'_> {
-        Unsettled { published: self.published(), vcpus: &*self.inner.vcpus, settled: false }
+        Unsettled { published: self.inner.published(), vcpus: &*self.inner.vcpus, settled: false }
     }
 
-    fn published(&self) -> RwLockWriteGuard<'_, State> {
-        self.inner.published.write().unwrap_or_else(PoisonError::into_inner)
+    /// One ioctl, and what accesses see of it. An error of `change` says that nothing was done; after a panic nobody knows
+    /// what KVM has, and the VM is poisoned.
+    pub(super) fn live<T>(&self, lent: &mut Lent, change: impl FnOnce(&mut Lent) -> Result<T>) -> Result<T> {
+        let mut live = Live { inner: &self.inner, settled: false };
+        let outcome = change(lent);
+        live.settled = true;
+        outcome
     }
 
     /// Changes what accesses see in one address space. The caller shows that it may.
@@ -186,25 +250,40 @@ impl GuestMemory {
         space: u32,
         update: impl FnOnce(&mut SlotMap<Region>) -> T,
     ) -> Result<T> {
-        self.published().spaces_mut()?.get_mut(space as usize).map(update).ok_or(VM_CLOSED)
+        self.inner.published().spaces_mut()?.get_mut(space as usize).map(update).ok_or(VM_CLOSED)
     }
 
     /// Deletes all slots, lets go of the VM's fd, and unmaps the memory. Closing twice is harmless: whoever comes second
-    /// finds the slots deleted, and the memory perhaps not yet unmapped. So is closing in a forked child, where
-    /// nothing happens. The memory of a slot that KVM refuses to delete stays mapped for the life of the process:
+    /// finds the slots deleted, and waits for the rest by [`GuestMemory::await_release`]. So is closing in a forked child,
+    /// where nothing happens. The memory of a slot that KVM refuses to delete stays mapped for the life of the process:
     /// nothing better can be done about it, by whoever closes either.
     pub(crate) fn close(&self) {
-        let memory = self.delete_all();
-        drop(memory); // apart from the line above, which had the lock
+        if let Some((memory, release)) = self.delete_all() {
+            drop(memory); // apart from the line above, which had the lock
+            drop(release);
+        }
     }
 
-    /// The first half of closing. Gives back what is to be unmapped.
-    fn delete_all(&self) -> Option<(State, Vec<LentSlot>)> {
+    /// Waits until whoever closed has let go of the memory. Not on a thread that lets go of memory itself, this VM's or
+    /// another's: a buffer's keep may close VMs, and two would wait for each other.
+    pub(crate) fn await_release(&self) {
+        if self.check_process().is_err() || LETS_GO.get() {
+            return;
+        }
+        let mut letting_go = self.inner.letting_go();
+        while *letting_go {
+            letting_go = self.inner.let_go.wait(letting_go).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The first half of closing. Gives back what is to be unmapped, and whom the others wait for.
+    fn delete_all(&self) -> Option<((State, Vec<LentSlot>), Release<'_>)> {
         let Changes(mut changes) = self.changes_or_closed().ok()?;
+        let mut open = changes.take()?;
         // From here on every access finds the VM closed.
-        let seen = std::mem::replace(&mut *self.published(), State::Closed);
-        let given_up = changes.take().map(|mut open| open.lent.delete_all());
-        Some((seen, given_up.unwrap_or_default()))
+        let seen = std::mem::replace(&mut *self.inner.published(), State::Closed);
+        let release = Release::begin(&self.inner); // under the lock: whoever comes second finds it begun
+        Some(((seen, open.lent.delete_all()), release))
     }
 
     /// Before any lock is touched: in a forked child one may be held by a thread that does not exist there.

@@ -6,17 +6,24 @@ use std::{
     io::Read,
 };
 
-use crate::range::PAGE_SIZE;
+use crate::{
+    error::{Errno, Error},
+    range::PAGE_SIZE,
+};
+
+/// Mappings that a failed `mmap` may be short of although `/proc/self/maps` shows some less than the limit: other
+/// threads map and unmap meanwhile.
+const NEAR: u64 = 64;
 
 /// `vm.max_map_count`.
-pub(crate) fn mappings() -> u64 {
+fn mappings() -> u64 {
     // 65530 is the kernel's default where /proc is not mounted.
     fs::read_to_string("/proc/sys/vm/max_map_count").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65_530)
 }
 
 /// How many mappings this process has, if /proc is there to tell. Counted in a small buffer: where no mapping is left,
 /// there is no room for the text of 65,530 lines either.
-pub(crate) fn mappings_in_use() -> Option<u64> {
+fn mappings_in_use() -> Option<u64> {
     let mut file = File::open("/proc/self/maps").ok()?;
     let mut buffer = [0; 4096];
     let mut lines = 0;
@@ -28,8 +35,28 @@ pub(crate) fn mappings_in_use() -> Option<u64> {
     }
 }
 
+/// The limit of this process that is why a call failed with `errno`.
+pub(crate) fn reached(errno: Errno) -> Option<Error> {
+    match errno.0 {
+        libc::EMFILE => Some(Error::Limit {
+            what: "open files of this process",
+            limit: open_files(),
+            remedy: "close VMs, or raise RLIMIT_NOFILE (ulimit -n)",
+        }),
+        libc::ENOMEM => {
+            let limit = mappings();
+            mappings_in_use().filter(|used| used + NEAR >= limit).map(|_| Error::Limit {
+                what: "memory mappings of this process",
+                limit,
+                remedy: "close VMs, unmap slots, or raise vm.max_map_count",
+            })
+        }
+        _ => None,
+    }
+}
+
 /// `RLIMIT_NOFILE`, the soft one. By system call: reading a file would need a descriptor.
-pub(crate) fn open_files() -> u64 {
+fn open_files() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: writes into `limit`, which lives through the call; a failure leaves it 0.
     unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };

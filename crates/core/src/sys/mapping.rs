@@ -238,21 +238,11 @@ pub(crate) fn keep_kvm_run(vcpu: &mut fork::NotInherited<VcpuFd>, size: usize) -
     advise(NonNull::from(vcpu.get_kvm_run()).cast(), size, Advice::DontFork)
 }
 
-/// Mappings that a failed `mmap` may be short of although `/proc/self/maps` shows some less than the limit: other
-/// threads map and unmap meanwhile.
-const NEAR: u64 = 64;
-
 fn failed(call: &'static str, errno: Errno, size: usize) -> Error {
-    let limit = limits::mappings();
-    match errno.0 {
-        libc::ENOMEM if limits::mappings_in_use().is_some_and(|used| used + NEAR >= limit) => Error::Limit {
-            what: "memory mappings of this process",
-            limit,
-            remedy: "close VMs, unmap slots, or raise vm.max_map_count",
-        },
+    limits::reached(errno).unwrap_or(match errno.0 {
         libc::ENOMEM => Error::HostMemory { size: size as u64, errno },
         _ => Error::Os { call, errno },
-    }
+    })
 }
 
 #[cfg(test)]

@@ -11,15 +11,16 @@ use std::{
 use libtest_mimic::Trial;
 use typevisor::{
     Error,
-    memory::{Backing, FileSharing, MapOptions},
+    memory::{Backing, Change, FileSharing, MapOptions},
+    vcpu::VcpuOptions,
 };
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 use crate::{
     backing_support::{
-        HugePages, PAGE, Pages, addresses_of, at, descriptors, has_flag, has_guest_memfd, is_memory, map, pages,
+        HugePages, Pages, addresses_of, at, byte, descriptors, file, has_flag, has_guest_memfd, is_memory, map,
     },
-    support::{alone, vm},
+    support::{PAGE, alone, pages, vm},
 };
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -91,6 +92,7 @@ fn no_mapping_left() {
     let vm = vm();
     let kept = map(vm.memory(), 0, PAGE, Backing::Anonymous);
     vm.memory().write(0, &[7]).unwrap();
+    let backings = [Backing::Anonymous, Backing::Memfd, file(PAGE, FileSharing::Private)];
     let mut taken = Vec::new();
     for protection in [libc::PROT_NONE, libc::PROT_READ].into_iter().cycle() {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
@@ -101,8 +103,17 @@ fn no_mapping_left() {
         }
         taken.push(address);
     }
-    let results =
-        [Backing::Anonymous, Backing::Memfd].map(|backing| vm.memory().map(&at(PAGE, PAGE, backing)).map(drop));
+    let memory = vm.memory();
+    let mut results: Vec<_> =
+        backings.into_iter().map(|backing| memory.map(&at(PAGE, PAGE, backing)).map(drop)).collect();
+    // A list of which only the last change needs a mapping: all of it or nothing.
+    let share = Change::Map(at(4 * PAGE, PAGE, Backing::Share { slot: kept.clone(), offset: 0 }));
+    let list = vec![share.clone(), Change::Unmap(kept.clone()), Change::Map(at(8 * PAGE, PAGE, Backing::Anonymous))];
+    results.push(memory.change(list).map(drop));
+    results.push(vm.create_vcpu(VcpuOptions::default()).map(drop));
+    let (slots, byte_there) = (memory.slots(), byte(memory, 0));
+    // What needs none is had.
+    let shared = memory.change(vec![share]);
     let unmapped = kept.unmap();
     for address in taken {
         // SAFETY: mapped above, and nobody's.
@@ -111,7 +122,10 @@ fn no_mapping_left() {
     for result in results {
         assert!(matches!(result, Err(Error::Limit { what: "memory mappings of this process", .. })), "{result:?}");
     }
+    assert_eq!((slots.unwrap().len(), byte_there), (1, 7));
     unmapped.unwrap();
+    assert_eq!(byte(vm.memory(), 4 * PAGE), 7);
+    shared.unwrap().remove(0).unmap().unwrap();
     assert_eq!(vm.memory().slots().unwrap(), []);
     assert_eq!(descriptors(), Vec::<PathBuf>::new());
     map(vm.memory(), 0, PAGE, Backing::Memfd);

@@ -15,19 +15,14 @@ use std::{
 
 use libtest_mimic::Trial;
 use typevisor::{
-    ErrorCode, GpaRange, Result, Vm,
+    Vm,
     host::{Capability, huge_page_sizes},
     memory::{Backing, FileSharing, GuestMemory, HostBuffer, MapOptions, MemorySlot},
 };
 
-use crate::support::{kvm_is_here, trial, vm};
+use crate::support::{PAGE, kvm_is_here, pages, trial, vm};
 
-pub(crate) const PAGE: u64 = 0x1000;
 pub(crate) const TWO_PAGES: u64 = 2 * PAGE;
-
-pub(crate) fn pages(gpa: u64, size: u64) -> GpaRange {
-    GpaRange::pages(gpa, size).unwrap()
-}
 
 pub(crate) fn at(gpa: u64, size: u64, backing: Backing) -> MapOptions {
     MapOptions { backing, ..MapOptions::new(pages(gpa, size)) }
@@ -41,10 +36,6 @@ pub(crate) fn byte(memory: &GuestMemory, gpa: u64) -> u8 {
     let mut bytes = [0xee];
     memory.read(gpa, &mut bytes).unwrap();
     bytes[0]
-}
-
-pub(crate) fn code<T: std::fmt::Debug>(result: Result<T>) -> ErrorCode {
-    result.unwrap_err().code()
 }
 
 /// A file of zeros that no folder has any more.
@@ -104,25 +95,33 @@ pub(crate) struct HugePages {
 
 impl HugePages {
     /// Makes sure that `count` pages are free.
-    pub(crate) fn reserve(count: u64) -> std::result::Result<Self, String> {
+    pub(crate) fn reserve(count: u64) -> Result<Self, String> {
         let size = huge_page_sizes().first().copied().ok_or("needs hugetlb")?;
         let lock = File::open("/sys/kernel/mm/hugepages").map_err(|error| error.to_string())?;
         // SAFETY: takes integers; waits for whoever has it, and ends with the descriptor.
         assert_eq!(unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX) }, 0);
         let folder = Path::new("/sys/kernel/mm/hugepages").join(format!("hugepages-{}kB", size >> 10));
-        let number = |name: &str| -> u64 { fs::read_to_string(folder.join(name)).unwrap().trim().parse().unwrap() };
         let mut pool = Self { file: folder.join("nr_hugepages"), before: None, size, _lock: lock };
-        if number("free_hugepages") < count {
-            let before = number("nr_hugepages");
+        if pool.free() < count {
+            let before = number(&pool.file);
             fs::write(&pool.file, (before + count).to_string())
                 .map_err(|error| format!("needs huge pages: {error}"))?;
             pool.before = Some(before);
         }
-        if number("free_hugepages") < count {
+        if pool.free() < count {
             return Err("needs huge pages: the machine has no memory in such pieces".into());
         }
         Ok(pool)
     }
+
+    /// How many pages there are that nobody has touched.
+    pub(crate) fn free(&self) -> u64 {
+        number(&self.file.with_file_name("free_hugepages"))
+    }
+}
+
+fn number(file: &Path) -> u64 {
+    fs::read_to_string(file).unwrap().trim().parse().unwrap()
 }
 
 impl Drop for HugePages {
@@ -144,14 +143,24 @@ pub(crate) fn with_guest_memfd(name: &'static str, test: fn()) -> Trial {
 
 /// Whether the kernel's flags of the mapping at `address` have this one; `dc` is "do not copy on fork".
 pub(crate) fn has_flag(address: usize, flag: &str) -> bool {
+    smaps(address, "VmFlags:").split(' ').any(|other| other == flag)
+}
+
+/// Bytes of the pages that the mapping at `address` is made of.
+pub(crate) fn kernel_page_size(address: usize) -> u64 {
+    smaps(address, "KernelPageSize:").strip_suffix(" kB").unwrap().trim().parse::<u64>().unwrap() << 10
+}
+
+/// What the kernel says of the mapping at `address` in the line of this name.
+fn smaps(address: usize, name: &str) -> String {
     let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
     let mut inside = false;
     for line in smaps.lines() {
         if let Some((start, end)) = line.split(' ').next().and_then(|range| range.split_once('-')) {
             let parsed = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16));
             inside = matches!(parsed, (Ok(start), Ok(end)) if (start..end).contains(&address));
-        } else if let Some(flags) = line.strip_prefix("VmFlags:").filter(|_| inside) {
-            return flags.split(' ').any(|other| other == flag);
+        } else if let Some(said) = line.strip_prefix(name).filter(|_| inside) {
+            return said.into();
         }
     }
     panic!("nothing is mapped at {address:#x}")

@@ -13,15 +13,16 @@ use typevisor::{
     Error, ErrorCode, Kvm, Vm, VmOptions,
     host::{Capability, KvmOptions, huge_page_sizes},
     memory::{Backing, FileSharing, HostBuffer, MapOptions},
+    vcpu::VcpuOptions,
 };
 
 use crate::{
     backing_support::{
-        HugePages, PAGE, Pages, TWO_PAGES, at, byte, code, file, has_flag, has_guest_memfd, map, new_file,
-        with_guest_memfd, with_huge_pages, with_hugetlb,
+        HugePages, Pages, TWO_PAGES, addresses_of, at, byte, file, has_flag, has_guest_memfd, kernel_page_size, map,
+        new_file, with_guest_memfd, with_huge_pages, with_hugetlb,
     },
-    machine::{Machine, Op, THERE, out},
-    support::{needs, trial, vm},
+    machine::{CODE, Machine, Op, THERE, assemble, boot, out},
+    support::{PAGE, code, needs, trial, vm},
 };
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -33,6 +34,10 @@ pub(crate) fn tests() -> Vec<Trial> {
         }),
         trial("backing: a shared file gets what the guest writes, a private one nothing", files),
         with_huge_pages("backing: guest and host read and write huge pages", huge_pages),
+        with_huge_pages(
+            "backing: a guest lives in huge pages, which are free again after the last share",
+            life_in_huge_pages,
+        ),
         with_guest_memfd("backing: guest and host read and write a guest_memfd", || {
             both_see("guest-memfd", Backing::GuestMemfd);
         }),
@@ -109,6 +114,35 @@ fn huge_pages() {
     let vm = vm();
     let half = vm.memory().map(&at(0, pool.size / 2, Backing::Hugetlb { page_size: pool.size }));
     assert!(matches!(half, Err(Error::Unaligned { what: "size", .. })), "{half:?}");
+}
+
+/// Code and data in one slot, where the guest's huge pages are the host's: one entry of KVM's tables may map each.
+fn life_in_huge_pages() {
+    let page_size = *huge_page_sizes().first().unwrap();
+    let count = (THERE + PAGE).div_ceil(page_size);
+    let pool = HugePages::reserve(count).unwrap();
+    let (vm, free) = (vm(), pool.free());
+    let memory = vm.memory();
+    let slot = map(memory, 0, count * page_size, Backing::Hugetlb { page_size });
+    memory.write(CODE, &assemble(&READ_AND_WRITE)).unwrap();
+    memory.write(THERE, &[7]).unwrap();
+    // Not at a huge page's start, neither there nor in the guest.
+    let part = map(memory, 0x4000_3000, PAGE, Backing::Share { slot: slot.clone(), offset: THERE });
+    let vcpu = vm.create_vcpu(VcpuOptions::default()).unwrap();
+    boot(&vcpu, CODE);
+    let machine = Machine { vcpu, vm };
+    assert_eq!(machine.run(), out(0, 7));
+    machine.assert_ends();
+    let memory = machine.vm.memory();
+    let start = addresses_of("anon_hugepage");
+    assert_eq!(start.iter().map(|start| kernel_page_size(*start)).collect::<Vec<_>>(), [page_size]);
+    assert_eq!((byte(memory, THERE), byte(memory, 0x4000_3000)), (9, 9));
+    slot.unmap().unwrap();
+    assert!(pool.free() < free, "the share has them");
+    memory.write(0x4000_3000, &[8]).unwrap();
+    assert_eq!(byte(memory, 0x4000_3000), 8);
+    part.unmap().unwrap();
+    assert_eq!((pool.free(), addresses_of("anon_hugepage")), (free, vec![]));
 }
 
 /// The second page of one slot, seen at [`THERE`], and after the first slot is gone.

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock, Weak,
         mpsc::{Receiver, channel},
     },
     thread,
@@ -19,7 +19,7 @@ use typevisor::{
 
 use crate::{
     claims::many_exits,
-    machine::{CODE, LIMIT, Machine, Op, assemble, boot, is_end, out},
+    machine::{CODE, LIMIT, Machine, Op, assemble, boot, is_end, out, start},
     support::{alone, needs, resources, scaled, trial, vm, x86_only},
 };
 
@@ -30,6 +30,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         needs(RING, "coalesced: what a vCPU wrote before it spins reaches its reader while it spins", spinning),
         needs(RING, "coalesced: a flush hands on what was written before KVM rang a doorbell", flush_after_ring),
         needs(RING, "coalesced: after the vCPU is closed that showed the ring, others go on", first_vcpu_closed),
+        needs(RING, "coalesced: a reader who is woken closes the VM, and waits for no job that does", reader_closes),
         needs(RING, "coalesced: the kernel's limit is ERR_LIMIT, and a release makes room", limit),
         trial("coalesced: hidden capabilities leave posted writes to exits", hidden),
         trial("coalesced: a claim larger than KVM takes is left to exits", too_large),
@@ -110,8 +111,7 @@ fn before_an_access() {
     let machine = Machine::of(&OUT_IN_OUT);
     let (queue, ..) = post(&machine, 0, 2);
     machine.claim(4, 1, Owner::Program(9));
-    let (sender, receiver) = channel();
-    machine.vcpu.start(1, move |outcome| sender.send(outcome).unwrap()).unwrap();
+    let receiver = start(&machine.vcpu, 1);
     let outcome = receiver.recv_timeout(LIMIT).unwrap().unwrap();
     assert!(matches!(&outcome, Outcome::Claimed(claimed) if claimed.claim == 9), "{outcome:?}");
     assert_eq!(values(&queue), [1, 2, 3]);
@@ -130,7 +130,7 @@ const OUT_AND_SPIN: [Op; 4] = [Op::Load(7), Op::Out(0), Op::Out(0), Op::Endless]
 
 /// Starts the vCPU, and awaits what it writes before it spins.
 fn assert_arrives(vcpu: &Vcpu, queue: &Posted, woken: &Receiver<()>) {
-    let ended = start(vcpu);
+    let ended = start(vcpu, 1);
     let mut seen = Vec::new();
     while seen.len() < 2 {
         woken.recv_timeout(LIMIT).expect("a wake-up while the guest spins");
@@ -158,7 +158,7 @@ fn flush_after_ring() {
         let (queue, ..) = post(&machine, 0, 2);
         let (doorbell, fd) = Doorbell::new().unwrap();
         machine.claim(4, 4, doorbell);
-        let ended = start(&machine.vcpu);
+        let ended = start(&machine.vcpu, 1);
         let began = Instant::now();
         while fd.read().is_err() {
             assert!(began.elapsed() < LIMIT, "a ring while the guest spins");
@@ -172,14 +172,6 @@ fn flush_after_ring() {
     }
 }
 
-/// Runs the vCPU on its own thread; what ended the run is sent.
-fn start(vcpu: &Vcpu) -> Receiver<typevisor::Result<Outcome>> {
-    let (sender, ended) = channel();
-    // A test that failed listens no more.
-    vcpu.start(1, move |outcome| sender.send(outcome).unwrap_or(())).unwrap();
-    ended
-}
-
 fn first_vcpu_closed() {
     let machine = Machine::of(&OUT_AND_SPIN);
     let (queue, woken) = post_awaited(&machine);
@@ -187,6 +179,41 @@ fn first_vcpu_closed() {
     boot(&second, CODE);
     machine.vcpu.close();
     assert_arrives(&second, &queue, &woken);
+}
+
+/// No scope: it would wait for threads that wait for each other, and the test would hang instead of failing.
+fn reader_closes() {
+    let machine = Machine::of(&OUT_AND_SPIN);
+    let own = Arc::new(OnceLock::<Weak<Vm>>::new());
+    let (tell, told) = channel();
+    let (vm_of_reader, told_by_reader) = (Arc::clone(&own), tell.clone());
+    let queue = Queue::posted(move |_arrived| {
+        vm_of_reader.get().unwrap().upgrade().unwrap().close();
+        told_by_reader.send("reader").unwrap();
+    });
+    machine.claim(0, 2, Owner::Posted { queue, program: 8 });
+    let Machine { vcpu, vm } = machine;
+    let vm = Arc::new(vm);
+    own.set(Arc::downgrade(&vm)).unwrap();
+    let (begun, begins) = channel();
+    let for_job = Arc::clone(&vm);
+    let job = move || {
+        begun.send(()).unwrap();
+        // Until the reader has come to wait for jobs, or soon will.
+        while for_job.memory().slots().is_ok() {
+            thread::yield_now();
+        }
+        for_job.close();
+        tell.send("job").unwrap();
+    };
+    vm.control().submit(Box::new(job)).unwrap();
+    begins.recv().unwrap();
+    let ended = start(&vcpu, 1);
+    let mut closed = [(); 2].map(|()| told.recv_timeout(LIMIT).expect("they wait for each other"));
+    closed.sort_unstable();
+    assert_eq!(closed, ["job", "reader"]);
+    assert!(matches!(ended.recv_timeout(LIMIT).unwrap(), Err(Error::Closed { .. })));
+    vm.close();
 }
 
 fn limit() {

@@ -105,7 +105,7 @@ pub(super) fn ends() {
             let limited = vcpu.run_sync(Duration::from_millis(1) + a_moment(round));
             assert!(matches!(limited, Err(Error::Timeout { .. })), "{limited:?}");
         } else {
-            let ended = start(vcpu);
+            let ended = start(vcpu, 1);
             woken.recv_timeout(LIMIT).unwrap();
             pass(a_moment(round));
             if round % 3 == 1 {
@@ -125,7 +125,7 @@ pub(super) fn close() {
     // inc ax; mov [0x3000], ax; out 0x10, ax; jmp -8
     let machine = Machine::real_mode(&[0x40, 0xa3, 0, 0x30, 0xe7, 0x10, 0xeb, 0xf8]);
     let (queue, ..) = post(&machine, 0, 2);
-    let ended = start(&machine.vcpu);
+    let ended = start(&machine.vcpu, 1);
     let began = Instant::now();
     let counted = loop {
         let mut word = [0; 2];
@@ -151,7 +151,7 @@ pub(super) fn release() {
         let claim = machine.claim(0, 2, Owner::Posted { queue: Arc::clone(&queue), program: 8 });
         let before = machine.vcpu.registers().unwrap().0.rax;
         let mut seen = Seen(before);
-        let ended = start(&machine.vcpu);
+        let ended = start(&machine.vcpu, 1);
         woken.recv_timeout(LIMIT).unwrap();
         pass(a_moment(round));
         machine.vm.bus().release(claim);
@@ -172,7 +172,7 @@ pub(super) fn two_vcpus() {
     boot(&second, 0x1100);
     let queues = [post(&machine, 0, 2).0, post(&machine, 4, 2).0];
     let vcpus = [&machine.vcpu, &second];
-    let runs = vcpus.map(start);
+    let runs = vcpus.map(|vcpu| start(vcpu, 1));
     let mut seen = [Seen::default(), Seen::default()];
     let began = Instant::now();
     while seen.iter().any(|seen| seen.0 < 1000) {

@@ -22,8 +22,8 @@ use typevisor::{
 
 use crate::{
     backing_support::with_guest_memfd,
-    machine::{CODE, LIMIT, Machine, Op, assemble, boot, input, is_end, out},
-    support::{kvm_is_here, needs, scaled, trial, vm},
+    machine::{CODE, LIMIT, Machine, Op, assemble, boot, input, is_end, out, start},
+    support::{PAGE, kvm_is_here, needs, pages, scaled, trial, vm},
 };
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -46,17 +46,11 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-const PAGE: u64 = 0x1000;
-
 /// The slot that is changed, outside of the machine's own RAM.
 const SLOT: u64 = 0x3_0000;
 
 /// Where guests count, in that RAM.
 const COUNT: u64 = 0x8000;
-
-fn pages(gpa: u64, size: u64) -> GpaRange {
-    GpaRange::pages(gpa, size).unwrap()
-}
 
 fn ram(gpa: u64) -> MapOptions {
     MapOptions::new(pages(gpa, PAGE))
@@ -185,8 +179,7 @@ impl Drop for Ending<'_> {
 fn assert_unseen(touch: &[u8], entry: u64) {
     let (machine, banks, mut slot) = machine(touch, entry);
     let memory = machine.vm.memory();
-    let (sender, outcome) = channel();
-    machine.vcpu.start(1, move |outcome| sender.send(outcome).unwrap()).unwrap();
+    let outcome = start(&machine.vcpu, 1);
     for round in 0..scaled(500) {
         wait_for_progress(memory);
         let next = &banks[usize::from(round % 2 == 0)];
@@ -217,8 +210,7 @@ fn guest_memfds() {
         assert_eq!(refused.unwrap_err().code(), ErrorCode::InvalidArgument);
     }
     assert_eq!(ioctls(), before);
-    let (sender, outcome) = channel();
-    machine.vcpu.start(1, move |outcome| sender.send(outcome).unwrap()).unwrap();
+    let outcome = start(&machine.vcpu, 1);
     for _ in 0..scaled(50) {
         wait_for_progress(memory);
         slot = swap(slot).unwrap().remove(0);
@@ -396,8 +388,7 @@ fn from_a_device() {
     what.set((slot.clone(), Arc::downgrade(&vm))).unwrap();
     let other = vm.create_vcpu(VcpuOptions::default()).unwrap();
     boot(&other, spinner);
-    let (sender, outcome) = channel();
-    other.start(1, move |outcome| sender.send(outcome).unwrap()).unwrap();
+    let outcome = start(&other, 1);
     for _ in 0..scaled(50) {
         boot(&vcpu, CODE);
         assert!(is_end(&vcpu.run_sync(LIMIT).unwrap()));
@@ -444,8 +435,7 @@ fn closing() {
 fn on_the_control_thread() {
     let (machine, banks, slot) = machine(&read_slot(), CODE);
     let memory = machine.vm.memory().clone();
-    let (sender, outcome) = channel();
-    machine.vcpu.start(1, move |outcome| sender.send(outcome).unwrap()).unwrap();
+    let outcome = start(&machine.vcpu, 1);
     let (sender, changed) = channel();
     let job = move || {
         let outcome = memory.change(vec![Change::Unmap(slot), Change::Map(share(&banks[1], SLOT))]);
@@ -527,8 +517,7 @@ fn refused_before_the_ioctl() {
 fn dirty_log() {
     let (machine, _, slot) = machine(&write_slot(), CODE);
     let memory = machine.vm.memory();
-    let (sender, outcome) = channel();
-    machine.vcpu.start(1, move |outcome| sender.send(outcome).unwrap()).unwrap();
+    let outcome = start(&machine.vcpu, 1);
     for _ in 0..scaled(50) {
         for on in [true, false] {
             let before = ioctls();

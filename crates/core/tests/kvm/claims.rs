@@ -1,7 +1,7 @@
 //! Claims on the bus with a guest behind them: the program's, posted ones, and the devices in Rust.
 
 use std::{
-    sync::{Arc, atomic::Ordering, mpsc::channel},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use typevisor::{
 };
 
 use crate::{
-    machine::{DEVICE, LIMIT, Machine, Op, is_end, out},
+    machine::{DEVICE, LIMIT, Machine, Op, is_end, out, start},
     support::{trial, x86_only},
 };
 
@@ -91,8 +91,7 @@ fn program_on_a_thread() {
     let machine = Machine::of(&OUT_IN_OUT);
     machine.claim(0, 4, Owner::Program(77));
     let next = || {
-        let (sender, receiver) = channel();
-        machine.vcpu.start(1, move |outcome| sender.send(outcome).unwrap()).unwrap();
+        let receiver = start(&machine.vcpu, 1);
         receiver.recv_timeout(LIMIT).unwrap().unwrap()
     };
     assert_eq!(next(), Outcome::Claimed(access(77, 1, true, 21)));
@@ -195,8 +194,7 @@ const MOST: usize = 8192 + 170;
 #[cfg(target_arch = "x86_64")]
 fn posted_full() {
     let (machine, queue) = counting();
-    let (sender, receiver) = channel();
-    machine.vcpu.start(1, move |outcome| sender.send(outcome).unwrap()).unwrap();
+    let receiver = start(&machine.vcpu, 1);
     let mut next = 0;
     let began = std::time::Instant::now();
     while next < 30_000 {

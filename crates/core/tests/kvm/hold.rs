@@ -18,7 +18,7 @@ use typevisor::{
 };
 
 use crate::{
-    machine::{CODE, LIMIT, Machine, Op, boot, input, out},
+    machine::{CODE, LIMIT, Machine, Op, boot, input, out, start},
     support::trial,
 };
 
@@ -35,12 +35,6 @@ pub(crate) fn tests() -> Vec<Trial> {
 
 /// Of a run that cannot get anywhere.
 const SHORT: Duration = Duration::from_millis(20);
-
-fn start(vcpu: &Vcpu, ticket: u64) -> Receiver<Result<Outcome>> {
-    let (sender, outcome) = channel();
-    vcpu.start(ticket, move |outcome| sender.send(outcome).unwrap()).unwrap();
-    outcome
-}
 
 fn settle(vcpu: &Vcpu, ticket: u64) -> Receiver<Result<Outcome>> {
     let (sender, outcome) = channel();

@@ -10,9 +10,9 @@ use typevisor::{
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
 
 use crate::{
-    backing_support::{PAGE, TWO_PAGES, byte, code, file, map, new_file, pages},
+    backing_support::{TWO_PAGES, byte, file, map, new_file},
     machine::{Machine, Op, THERE, out},
-    support::{trial, vm, x86_only},
+    support::{PAGE, code, pages, trial, vm, x86_only},
 };
 
 pub(crate) fn tests() -> Vec<Trial> {

@@ -20,7 +20,7 @@ use typevisor::{
 use typevisor::{GpaRange, Vcpu, bus::Unclaimed};
 
 use crate::{
-    machine::{LIMIT, Machine, Op},
+    machine::{LIMIT, Machine, Op, start},
     support::{alone, trial, x86_only},
 };
 
@@ -39,8 +39,7 @@ fn between_instructions() {
     let machine = Machine::real_mode(&[0xe4, 0x60, 0xeb, 0xfc]);
     machine.vm.bus().set_unclaimed_ports(Unclaimed::Ones);
     for ticket in 0..100 {
-        let (sender, receiver) = channel();
-        machine.vcpu.start(ticket, move |outcome| sender.send(outcome).unwrap()).unwrap();
+        let receiver = start(&machine.vcpu, ticket);
         if ticket % 2 == 0 {
             thread::sleep(Duration::from_micros(200));
         }
@@ -114,8 +113,7 @@ fn flood() {
     let machine = Machine::of(&[Op::Out(0), Op::Endless]);
     let (go, receiver) = std::sync::mpsc::sync_channel(0);
     machine.claim(0, 1, Box::new(Deaf(receiver)));
-    let (sender, outcome) = channel();
-    machine.vcpu.start(1, move |outcome| sender.send(outcome).unwrap()).unwrap();
+    let outcome = start(&machine.vcpu, 1);
     go.send(()).unwrap();
     (0..1000).for_each(|_| machine.vcpu.kick().unwrap());
     go.send(()).unwrap();

@@ -1,14 +1,17 @@
 //! A small machine of either architecture, and the few operations that guests of both are made of. Their device stands at
 //! ports on `x86_64`, and at an address without memory on aarch64.
 
-use std::time::Duration;
+use std::{
+    sync::mpsc::{Receiver, channel},
+    time::Duration,
+};
 
 use typevisor::{
-    Exit, GpaRange, Vcpu, Vm,
+    Exit, GpaRange, Result, Vcpu, Vm,
     bus::{ClaimId, Owner},
     exit::SystemEvent,
     memory::MapOptions,
-    vcpu::{BootMode, BootOptions, VcpuOptions},
+    vcpu::{BootMode, BootOptions, Outcome, VcpuOptions},
 };
 
 use crate::support::vm;
@@ -189,6 +192,14 @@ impl Machine {
         }
         self.vm.bus().claim_ports(u16::try_from(base).unwrap(), size.into(), owner).unwrap()
     }
+}
+
+/// Starts a run on the vCPU's own thread; its outcome is received.
+pub(crate) fn start(vcpu: &Vcpu, ticket: u64) -> Receiver<Result<Outcome>> {
+    let (sender, ended) = channel();
+    // A test that failed listens no more.
+    vcpu.start(ticket, move |outcome| sender.send(outcome).unwrap_or(())).unwrap();
+    ended
 }
 
 /// Puts a vCPU at the start of a guest of operations.

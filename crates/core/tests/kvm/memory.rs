@@ -2,7 +2,7 @@
 
 use libtest_mimic::Trial;
 use typevisor::{
-    Error, ErrorCode, GpaRange, Kvm, Result, Vm, VmOptions,
+    Error, ErrorCode, GpaRange, Kvm, Vm, VmOptions,
     hooks::ioctls,
     host::{Capability, KvmOptions},
     memory::{GuestMemory, MapOptions, MemorySlot},
@@ -10,7 +10,7 @@ use typevisor::{
 
 #[cfg(target_arch = "x86_64")]
 use crate::machine::Machine;
-use crate::support::{needs, scaled, trial, vm, with_every_slot, x86_only};
+use crate::support::{PAGE, code, needs, pages, scaled, trial, vm, with_every_slot, x86_only};
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
@@ -34,18 +34,8 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-const PAGE: u64 = 0x1000;
-
-fn pages(gpa: u64, size: u64) -> GpaRange {
-    GpaRange::pages(gpa, size).unwrap()
-}
-
 fn map(memory: &GuestMemory, gpa: u64, size: u64) -> MemorySlot {
     memory.map(&MapOptions::new(pages(gpa, size))).unwrap()
-}
-
-fn code<T: std::fmt::Debug>(result: Result<T>) -> ErrorCode {
-    result.unwrap_err().code()
 }
 
 fn read<const N: usize>(memory: &GuestMemory, gpa: u64) -> [u8; N] {

@@ -12,8 +12,8 @@ use typevisor::{
 use typevisor::{GpaRange, bus::Unclaimed, memory::MapOptions};
 
 use crate::{
-    machine::{CODE, LIMIT, Machine, Op, assemble, input, out},
-    support::{scaled, trial, x86_only},
+    machine::{CODE, LIMIT, Machine, Op, assemble, input, out, start},
+    support::{PAGE, scaled, trial, x86_only},
 };
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -37,8 +37,6 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial("close: an endless guest stops and its run fails with ERR_CLOSED", close_running),
     ]
 }
-
-const PAGE: u64 = 0x1000;
 
 /// The program counter.
 const COUNTER: &str = if cfg!(target_arch = "aarch64") { "pc" } else { "rip" };
@@ -149,16 +147,10 @@ fn idle_kick() {
 }
 
 /// Starts a run whose outcome comes through a channel.
-fn start(machine: &Machine, ticket: u64) -> std::sync::mpsc::Receiver<Result<Outcome, Error>> {
-    let (sender, receiver) = channel();
-    machine.vcpu.start(ticket, move |outcome| sender.send(outcome).unwrap()).unwrap();
-    receiver
-}
-
 fn kick_thread() {
     let machine = Machine::of(&[Op::Endless]);
     for ticket in 0..u64::from(scaled(200)) {
-        let outcome = start(&machine, ticket);
+        let outcome = start(&machine.vcpu, ticket);
         if ticket % 2 == 0 {
             thread::yield_now();
         }
@@ -171,7 +163,7 @@ fn cancel() {
     let machine = Machine::of(&[Op::Endless]);
     for ticket in 1..200 {
         machine.vcpu.cancel(ticket);
-        let outcome = start(&machine, ticket);
+        let outcome = start(&machine.vcpu, ticket);
         machine.vcpu.cancel(ticket - 1);
         assert!(outcome.recv_timeout(Duration::from_micros(50)).is_err(), "another run's cancellation stopped it");
         machine.vcpu.cancel(ticket);
@@ -181,7 +173,7 @@ fn cancel() {
 
 fn busy() {
     let machine = Machine::of(&[Op::Endless]);
-    let outcome = start(&machine, 1);
+    let outcome = start(&machine.vcpu, 1);
     assert!(matches!(machine.vcpu.start(2, |_| ()), Err(Error::Busy { .. })));
     assert!(matches!(machine.vcpu.run_sync(LIMIT), Err(Error::Busy { .. })));
     assert!(matches!(machine.vcpu.registers(), Err(Error::Busy { .. })));
@@ -259,7 +251,7 @@ impl Device for Broken {
 fn panicking_device() {
     let machine = Machine::of(&[Op::In(0), Op::End]);
     machine.claim(0, 1, Box::new(Broken));
-    let Err(Error::Internal { message }) = start(&machine, 1).recv_timeout(LIMIT).unwrap() else {
+    let Err(Error::Internal { message }) = start(&machine.vcpu, 1).recv_timeout(LIMIT).unwrap() else {
         panic!("the panic was lost");
     };
     assert_eq!(&*message, "a broken device");
@@ -269,7 +261,7 @@ fn panicking_device() {
 
 fn close_running() {
     let machine = Machine::of(&[Op::Endless]);
-    let outcome = start(&machine, 1);
+    let outcome = start(&machine.vcpu, 1);
     machine.vm.close();
     assert!(matches!(outcome.recv_timeout(LIMIT).unwrap(), Err(Error::Closed { .. })));
     assert!(matches!(machine.vcpu.run_sync(LIMIT), Err(Error::Closed { .. })));

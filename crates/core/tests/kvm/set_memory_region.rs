@@ -13,12 +13,12 @@ use kvm_bindings::{
 use kvm_ioctls::VmFd;
 use libtest_mimic::Trial;
 use typevisor::{
-    Error, GpaRange, Vm,
+    Error, Vm,
     host::Capability,
     memory::{Backing, MapOptions, MemorySlot},
 };
 
-use crate::support::{trial, vm, with_every_slot, x86_only};
+use crate::support::{pages, trial, vm, with_every_slot, x86_only};
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
@@ -37,13 +37,13 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// SVM reports it from Linux 6.15 on; before, the vCPU meets the gate again and again. kvm-pvm delivers events itself, and
-/// makes it a triple fault.
+/// SVM reports it, as VMX does, from Linux 6.14 on (commit 7bd7ff99110a); before, the vCPU meets the gate again and again.
+/// kvm-pvm delivers events itself, and makes it a triple fault.
 fn vectoring(trial: Trial) -> Trial {
     let reason = if Path::new("/sys/module/kvm_pvm").exists() {
         "needs events by hardware"
-    } else if kernel() < (6, 15) {
-        "needs Linux 6.15"
+    } else if kernel() < (6, 14) {
+        "needs Linux 6.14"
     } else {
         return trial;
     };
@@ -60,10 +60,6 @@ fn kernel() -> (u32, u32) {
 
 /// One large page, as in the C test: KVM may map it as one.
 const REGION_SIZE: u64 = 2 << 20;
-
-fn pages(gpa: u64, size: u64) -> GpaRange {
-    GpaRange::pages(gpa, size).unwrap()
-}
 
 /// Bit 3 where the lab's kernel has it; nobody else's `KVM_CHECK_EXTENSION` knows the number.
 fn exit_on_missing(vm: &VmFd) -> u32 {

@@ -21,7 +21,7 @@ use typevisor::{
 
 use crate::{
     machine::{CODE, LIMIT},
-    support::{alone, resources, scaled, vm},
+    support::{PAGE, alone, pages, resources, scaled, vm},
 };
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -36,7 +36,6 @@ fn rounds(quick: u32, full: u32) -> u32 {
     if env::var("TYPEVISOR_TIER").is_ok_and(|tier| tier == "full") { full } else { scaled(quick) }
 }
 
-const PAGE: u64 = 0x1000;
 const VCPUS: u64 = 3;
 /// The word of a page that the host writes; those of the vCPUs are the first ones.
 const HOST_WORD: u64 = 8 * VCPUS;
@@ -164,10 +163,6 @@ impl Field {
         }
         Ok(())
     }
-}
-
-fn pages(gpa: u64, size: u64) -> GpaRange {
-    GpaRange::pages(gpa, size).unwrap()
 }
 
 /// Where in the pool the memory is that a vCPU did not reach.

@@ -4,7 +4,7 @@ use std::{env, fs, process::Command};
 
 use libtest_mimic::{Failed, Trial};
 use typevisor::{
-    Kvm, Vm, VmOptions,
+    ErrorCode, GpaRange, Kvm, Vm, VmOptions,
     host::{Capability, KvmOptions},
 };
 
@@ -19,6 +19,17 @@ pub(crate) fn kvm() -> Kvm {
 
 pub(crate) fn vm() -> Vm {
     Vm::create(&kvm(), &VmOptions::default()).expect("KVM creates VMs here")
+}
+
+/// Bytes of a page on the machines that tests run on.
+pub(crate) const PAGE: u64 = 0x1000;
+
+pub(crate) fn pages(gpa: u64, size: u64) -> GpaRange {
+    GpaRange::pages(gpa, size).unwrap()
+}
+
+pub(crate) fn code<T: std::fmt::Debug>(result: typevisor::Result<T>) -> ErrorCode {
+    result.unwrap_err().code()
 }
 
 /// A test named by its claim.

@@ -18,18 +18,17 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::{cases, features};
+use super::{PAGE, cases, code, features, pages};
 use crate::{
     error::{Errno, Error, ErrorCode, Result},
     memory::{
         Backing, Change, FileSharing, GuestMemory, Held, HoldOut, MapOptions, MemorySlot, SlotFeatures, SlotInfo,
+        changes::slot_size_max,
         lent::{SetSlot, SlotCommand},
     },
     range::GpaRange,
     sys::memfd,
 };
-
-const PAGE: u64 = 0x1000;
 
 /// Far more than anything here takes: no test passes by it.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -147,16 +146,8 @@ impl Kvm {
     }
 }
 
-fn pages(gpa: u64, size: u64) -> GpaRange {
-    GpaRange::pages(gpa, size).unwrap()
-}
-
 fn options(gpa: u64) -> MapOptions {
     MapOptions::new(pages(gpa, PAGE))
-}
-
-fn code<T: std::fmt::Debug>(result: Result<T>) -> ErrorCode {
-    result.unwrap_err().code()
 }
 
 fn listed(memory: &GuestMemory) -> Vec<SlotInfo> {
@@ -297,6 +288,29 @@ fn a_panic_among_the_ioctls_poisons_the_vm() {
     assert_poisoned(&kvm, &memory, &slots[1]);
     memory.close();
     assert_eq!(kvm.slots(), BTreeMap::new());
+}
+
+/// No more than in a list.
+#[test]
+fn a_panic_in_the_ioctl_of_one_change_poisons_the_vm() {
+    type One = fn(&GuestMemory, &[MemorySlot]) -> Result<()>;
+    let changes: [One; 4] = [
+        |memory, _| memory.map(&options(40 * PAGE)).map(drop),
+        |_, slots| slots[0].unmap(),
+        |_, slots| slots[0].move_to(40 * PAGE),
+        |_, slots| slots[0].set_dirty_log(true),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        let kvm = Kvm::default();
+        let memory = kvm.memory();
+        let slots = four(&memory);
+        kvm.panics.store(true, SeqCst);
+        assert!(catch_unwind(AssertUnwindSafe(|| change(&memory, &slots))).is_err());
+        assert!(kvm.vcpus.poisoned.load(SeqCst) && !kvm.vcpus.out.load(SeqCst), "change {number}");
+        assert_poisoned(&kvm, &memory, &slots[1]);
+        memory.close();
+        assert_eq!(kvm.slots(), BTreeMap::new());
+    }
 }
 
 fn assert_poisoned(kvm: &Kvm, memory: &GuestMemory, slot: &MemorySlot) {
@@ -575,6 +589,20 @@ fn slots_are_multiples_of_the_host_s_pages() {
     assert_eq!(kvm.issued(), 0);
     for backing in [shared(LARGE), file(0)] {
         memory.map(&MapOptions { backing, ..large.clone() }).unwrap().unmap().unwrap();
+    }
+}
+
+/// KVM counts pages of the host's (`__kvm_set_memory_region`).
+#[test]
+fn the_longest_slot_is_so_many_of_the_host_s_pages() {
+    const TIB: u64 = 1 << 40;
+    for (page_size, end) in [(0x1000, 8 * TIB), (0x4000, 32 * TIB), (0x1_0000, 128 * TIB)] {
+        assert_eq!(slot_size_max(page_size), end - page_size);
+        let kvm = Kvm::default();
+        let memory = kvm.memory_with(SlotFeatures { page_size, address_bits: 52, ..features(8) });
+        let result = memory.map(&MapOptions::new(pages(0, end)));
+        assert!(matches!(result, Err(Error::InvalidArgument { what: "the size of a slot", .. })), "{result:?}");
+        assert_eq!(kvm.issued(), 0);
     }
 }
 
