@@ -1,13 +1,12 @@
 import { Writable } from 'node:stream';
 import { debugConsole } from '../../ts/index.ts';
 import { attachConsole, CONSOLE, machine, printer, STOPPED, told } from '../helpers/guests.ts';
-import { x86 as test } from '../helpers/needs.ts';
-import { scaled } from '../helpers/scale.ts';
+import { needs, x86 as test } from '../helpers/needs.ts';
 import { throwsCode, wrong } from '../helpers/throws.ts';
 
 /** Two of them are more than the console holds, 64 KiB. */
 const BURST = 0x8800;
-const ROUNDS = scaled(4) + 1;
+const ROUNDS = 5;
 
 test('bus.port: a debug console takes what is printed; run never sees it, and has it before the exit', async t => {
   using guest = machine(printer(CONSOLE, 'hello, console'));
@@ -53,7 +52,7 @@ test('bus.port: a disposed claim gives the port back, twice is harmless', async 
   t.truthy(again);
 });
 
-test('bus.port: more than the console holds arrives complete and in order', async t => {
+needs('x86_64', 'speed')('bus.port: more than the console holds arrives complete and in order', async t => {
   // cld; mov bp, ROUNDS; mov dx, 0x402; again: xor si, si; mov cx, BURST; rep outsb; dec bp; jnz again; hlt
   using guest = machine([
     0xfc,

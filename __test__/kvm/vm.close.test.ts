@@ -16,7 +16,7 @@ import {
   STOP,
   times,
 } from '../helpers/guests.ts';
-import { onKvm as test } from '../helpers/needs.ts';
+import { needs, onKvm as test } from '../helpers/needs.ts';
 import { patiently } from '../helpers/scale.ts';
 import { rejectsCode, throwsCode } from '../helpers/throws.ts';
 
@@ -79,7 +79,7 @@ test('vm.close: hands on what was printed and not taken yet', async t => {
   t.is(text, 'last words');
 });
 
-test('vm.close: releases a guest that waits for room in its console', async t => {
+needs('speed')('vm.close: releases a guest that waits for room in its console', async t => {
   // Behind a full console lies at most a ring of KVM's (docs/design/bus.md), of 2,730 writes on the largest pages.
   using guest = machine(FILL, set(1), mark(), times(9_000, put(CONSOLE)), mark(MARK + 1), SPIN);
   attachConsole(guest.vm, () => undefined);

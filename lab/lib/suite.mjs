@@ -30,11 +30,11 @@ export async function testMachine(machine, how) {
  * A kernel that panics gets one more try: under multi-threaded emulation stock kernels do so now and then, whatever runs
  * on them (docs/design/lab.md). It is never silent, and a second panic is a failure, as is all else at once.
  */
-export async function twiceIfItPanics(attempt) {
+export async function twiceIfItPanics(attempt, say = line => console.log(line)) {
   const first = await attempt();
   if (!first.panicked) return { results: first.results };
   const again = 'its kernel panicked, as emulated ones do now and then; this is the second try';
-  console.log(`── once more: ${again}`);
+  say(`── once more: ${again}`);
   return { results: (await attempt()).results, again };
 }
 

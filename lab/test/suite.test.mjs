@@ -50,7 +50,10 @@ test('an exit code that no failed test explains is a failure', () => {
 
 /** Tries that end so, one after the other. */
 function ends(...list) {
-  return twiceIfItPanics(async () => list.shift());
+  return twiceIfItPanics(
+    async () => list.shift(),
+    () => undefined,
+  );
 }
 
 test('a machine whose kernel panics is tried once more, and says so; a second panic is a failure', async () => {

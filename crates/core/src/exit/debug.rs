@@ -12,9 +12,8 @@ const EXCEPTION: usize = PAYLOAD;
 const PC: usize = PAYLOAD + 8;
 const DR6: usize = PAYLOAD + 16;
 const DR7: usize = PAYLOAD + 24;
-// struct kvm_debug_exit_arch of arm64
+// struct kvm_debug_exit_arch of arm64; `hsr_high` follows `hsr`
 const HSR: usize = PAYLOAD;
-const HSR_HIGH: usize = PAYLOAD + 4;
 const FAR: usize = PAYLOAD + 8;
 
 #[cfg(target_arch = "x86_64")]
@@ -33,7 +32,7 @@ const _: () = {
 
     use kvm_bindings::kvm_run;
     assert!(offset_of!(kvm_run, __bindgen_anon_1.debug.arch.hsr) == HSR);
-    assert!(offset_of!(kvm_run, __bindgen_anon_1.debug.arch.hsr_high) == HSR_HIGH);
+    assert!(offset_of!(kvm_run, __bindgen_anon_1.debug.arch.hsr_high) == HSR + 4);
     assert!(offset_of!(kvm_run, __bindgen_anon_1.debug.arch.far) == FAR);
 };
 
@@ -41,6 +40,7 @@ const _: () = {
 const DEBUG_EXCEPTION: u32 = 1;
 /// `KVM_DEBUG_ARCH_HSR_HIGH_VALID` of the page's flags: older kernels leave `hsr_high` unwritten.
 const HSR_HIGH_VALID: u16 = 1;
+const HSR_LOW: u64 = 0xffff_ffff;
 /// Where the syndrome has its exception class, and that of a watchpoint: only with it does KVM write `far`.
 const CLASS_SHIFT: u32 = 26;
 const CLASS_MASK: u64 = 0x3f;
@@ -92,9 +92,8 @@ fn on_x86(page: RunBytes<'_>) -> Option<Debug> {
 }
 
 fn on_aarch64(page: RunBytes<'_>) -> Option<Debug> {
-    let (low, high, far) = (page.word(HSR)?, page.word(HSR_HIGH)?, page.long(FAR)?);
-    let high = if page.half(FLAGS)? & HSR_HIGH_VALID == 0 { 0 } else { high };
-    let hsr = u64::from(high) << 32 | u64::from(low);
+    let (both, far) = (page.long(HSR)?, page.long(FAR)?);
+    let hsr = if page.half(FLAGS)? & HSR_HIGH_VALID == 0 { both & HSR_LOW } else { both };
     let watchpoint = hsr >> CLASS_SHIFT & CLASS_MASK == CLASS_WATCHPOINT;
     Some(Debug::Aarch64 { hsr, far: watchpoint.then_some(far) })
 }

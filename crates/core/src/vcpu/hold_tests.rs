@@ -23,6 +23,8 @@ struct Vcpu {
     immediate_exit: AtomicBool,
     /// The program's request to stop.
     stop: AtomicBool,
+    /// In `KVM_RUN`. `inside` is also set for a moment by who finds the VM closed and stands back.
+    running: AtomicBool,
     entries: AtomicU32,
     pushed: AtomicU32,
 }
@@ -54,11 +56,13 @@ impl Vcpu {
                 return Ok(());
             }
             let enter = || {
+                self.running.store(true, SeqCst);
                 self.entries.fetch_add(1, SeqCst);
                 guest();
                 while !self.immediate_exit.load(SeqCst) {
                     thread::yield_now();
                 }
+                self.running.store(false, SeqCst);
             };
             if hold.pass(&self.inside, || self.stop.load(SeqCst).then_some(()), enter)? == Passed::Stopped(()) {
                 return Ok(());
@@ -116,7 +120,7 @@ fn nobody_is_in_the_guest_while_it_is_held_and_all_come_back() {
         }
         for _ in 0..2_000 {
             let guard = hold.hold();
-            assert!(vcpus.iter().all(|vcpu| !vcpu.is_inside()));
+            assert!(vcpus.iter().all(|vcpu| !vcpu.running.load(SeqCst)));
             assert_eq!(inside.load(SeqCst), 0);
             thread::yield_now();
             assert_eq!(inside.load(SeqCst), 0);
@@ -142,7 +146,7 @@ fn two_who_hold_take_turns() {
                     for _ in 0..1_000 {
                         let guard = hold.hold();
                         assert_eq!(holders.fetch_add(1, SeqCst), 0);
-                        assert!(!vcpus[0].is_inside());
+                        assert!(!vcpus[0].running.load(SeqCst));
                         holders.fetch_sub(1, SeqCst);
                         drop(guard);
                     }

@@ -118,3 +118,57 @@ impl ImmediateExit {
         self.flag().store(0, Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Exit,
+        error::Errno,
+        exit::{Abi, decode_exit},
+        sys::memfd,
+    };
+
+    /// A page that no kernel writes.
+    fn page() -> RunPage {
+        let file = memfd::sealed(READABLE as u64).unwrap();
+        RunPage { mapping: Arc::new(Mapping::shared(&file, READABLE).unwrap()) }
+    }
+
+    /// The last bytes that an answer may be put into, as a read of the whole of a mapping shows them.
+    fn last(page: &RunPage) -> [u8; 4] {
+        let mut bytes = [0; 4];
+        // SAFETY: the four bytes lie in the mapping, and nobody else has it.
+        let from = unsafe { page.mapping.address().add(READABLE - 4) };
+        // SAFETY: as above; `bytes` is as long.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), bytes.as_mut_ptr(), 4) };
+        bytes
+    }
+
+    fn exit(page: &RunPage) -> Exit {
+        decode_exit(page.bytes(), Some(Errno(libc::EFAULT)), Abi::newest())
+    }
+
+    #[test]
+    fn a_fault_of_long_ago_is_not_that_of_a_run_that_left_no_reason() {
+        let mut page = page();
+        assert!(page.write(EXIT_REASON, &kvm_bindings::KVM_EXIT_MEMORY_FAULT.to_le_bytes()));
+        assert_eq!(exit(&page).kind(), "memory-fault");
+        page.forget_reason();
+        assert_eq!(exit(&page), Exit::RunFailed { errno: Errno(libc::EFAULT) });
+        assert_eq!(decode_exit(page.bytes(), None, Abi::newest()).kind(), "unknown");
+    }
+
+    #[test]
+    fn an_answer_that_does_not_fit_is_not_written() {
+        let mut page = page();
+        for at in [0, TAIL - 1, READABLE - 3, READABLE, usize::MAX - 1] {
+            assert!(!page.write(at, &[0xff; 4]), "{at}");
+        }
+        let immediate = ImmediateExit { mapping: Arc::clone(&page.mapping) };
+        assert_eq!(immediate.flag().load(Ordering::SeqCst), 0);
+        assert_eq!(last(&page), [0; 4]);
+        assert!(page.write(READABLE - 4, &[0xff; 4]));
+        assert_eq!(last(&page), [0xff; 4]);
+    }
+}
