@@ -13,7 +13,7 @@
 // failed, skipped. The last line is `N passed, N failed, N skipped`; the exit code is 0 only if nothing failed.
 //
 // A capability that a machine lacks is a skip with its reason; each machine of the lab is held to its list of them
-// (scripts/machines/ID.txt). One whose kernel panics is tried once more, and the end of the run says so. Without a usable
+// (scripts/machines/ID.txt). One whose kernel dies is tried once more, and the end of the run says so. Without a usable
 // /dev/kvm the tests that need it are one skip here, and run in the lab; where there is no lab either nothing was tested
 // on KVM, and the exit code is 1.
 //

@@ -51,8 +51,8 @@ export const TIMED_OUT = 124;
 export const LAB_FAILED = 125;
 
 /**
- * How it ended: `{ code, problem, detail, panicked }`. `code` is the command's where it ran to its end; `problem` says in
- * a line what went wrong with the machine, `detail` shows the console, `panicked` tells a kernel's death from other ends. `stopped` is 'boot' or 'command' where a limit was
+ * How it ended: `{ code, problem, detail, died }`. `code` is the command's where it ran to its end; `problem` says in
+ * a line what went wrong with the machine, `detail` shows the console, `died` tells a kernel's death under the command from other ends. `stopped` is 'boot' or 'command' where a limit was
  * passed, `emulatorError` what QEMU had to say.
  */
 export function verdict({ status, console, stopped, limitS, emulatorError }) {
@@ -60,7 +60,7 @@ export function verdict({ status, console, stopped, limitS, emulatorError }) {
   if (end) return { code: end.status };
   if (failed) return { code: LAB_FAILED, problem: failed };
   const panic = panicText(console);
-  if (panic) return { code: LAB_FAILED, problem: 'the kernel panicked', detail: panic, panicked: true };
+  if (panic) return { code: LAB_FAILED, problem: 'the kernel panicked', detail: panic, died: true };
   if (stopped === 'command')
     return {
       code: TIMED_OUT,
@@ -71,5 +71,5 @@ export function verdict({ status, console, stopped, limitS, emulatorError }) {
     return { code: LAB_FAILED, problem: `the machine did not boot in ${limitS} s`, detail: lastLines(console) };
   const where = started === undefined ? 'while it booted' : 'while the command ran';
   const detail = [emulatorError, lastLines(console)].filter(Boolean).join('\n');
-  return { code: LAB_FAILED, problem: `the machine died ${where}`, detail };
+  return { code: LAB_FAILED, problem: `the machine died ${where}`, detail, died: started !== undefined };
 }

@@ -19,7 +19,7 @@ const LIMIT_S = 900;
 export async function testMachine(machine, how) {
   try {
     await buildSuite(machine.arch);
-    return await twiceIfItPanics(() => runThere(machine, how));
+    return await twiceIfItDies(() => runThere(machine, how));
   } catch (error) {
     if (!(error instanceof Stop)) throw error;
     return { results: [['machine', { ...nothing(), failed: 1, problem: error.message }]] };
@@ -27,13 +27,13 @@ export async function testMachine(machine, how) {
 }
 
 /**
- * A kernel that panics gets one more try: under multi-threaded emulation stock kernels do so now and then, whatever runs
- * on them (docs/design/lab.md). It is never silent, and a second panic is a failure, as is all else at once.
+ * A machine whose kernel dies under the tests gets one more try: emulated ones do so now and then (docs/design/lab.md). It
+ * is never silent, and a second death is a failure, as is all else at once.
  */
-export async function twiceIfItPanics(attempt, say = line => console.log(line)) {
+export async function twiceIfItDies(attempt, say = line => console.log(line)) {
   const first = await attempt();
-  if (!first.panicked) return { results: first.results };
-  const again = 'its kernel panicked, as emulated ones do now and then; this is the second try';
+  if (!first.died) return { results: first.results };
+  const again = 'its kernel died, as emulated ones do now and then; this is the second try';
   say(`── once more: ${again}`);
   return { results: (await attempt()).results, again };
 }
@@ -48,7 +48,7 @@ async function runThere(machine, { noKvmHere, only }) {
   });
   sections.flush();
   if (ended.detail) console.log(ended.detail);
-  return { results: tallies(sections.lines, ended, only), panicked: ended.panicked === true };
+  return { results: tallies(sections.lines, ended, only), died: ended.died === true };
 }
 
 /**

@@ -43,8 +43,8 @@ test('a panic is shown from its first line on', () => {
   assert.equal(panicText('all is well'), undefined);
   const trap = 'fine\ninvalid opcode: 0000 [#1] SMP\nRIP: 0010:somewhere\nKernel panic - not syncing: Fatal exception';
   assert.equal(panicText(trap), trap.slice('fine\n'.length), 'the reason, too, where it is no oops');
-  const { code, problem, panicked, detail } = verdict({ ...ended, status: 'start 3\n', console: PANIC });
-  assert.deepEqual([code, problem, panicked], [125, 'the kernel panicked', true]);
+  const { code, problem, died, detail } = verdict({ ...ended, status: 'start 3\n', console: PANIC });
+  assert.deepEqual([code, problem, died], [125, 'the kernel panicked', true]);
   assert.match(detail, /^BUG: kernel NULL pointer.*not syncing: Fatal exception$/s);
 });
 
@@ -64,8 +64,10 @@ test('a machine that died without a word is told by when it was', () => {
     code: 125,
     problem: 'the machine died while the command ran',
     detail: 'qemu: terminated',
+    died: true,
   });
-  assert.equal(verdict({ ...died, status: '' }).problem, 'the machine died while it booted');
+  const early = verdict({ ...died, status: '' });
+  assert.deepEqual([early.problem, early.died], ['the machine died while it booted', false]);
   assert.deepEqual(verdict({ ...died, status: 'failed no KVM\n' }), { code: 125, problem: 'no KVM' });
 });
 

@@ -1,7 +1,7 @@
 // The suite's output, told apart and counted.
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { Sections, tallies, twiceIfItPanics } from '../lib/suite.mjs';
+import { Sections, tallies, twiceIfItDies } from '../lib/suite.mjs';
 
 const CORE = [
   'running 2 tests',
@@ -50,25 +50,25 @@ test('an exit code that no failed test explains is a failure', () => {
 
 /** Tries that end so, one after the other. */
 function ends(...list) {
-  return twiceIfItPanics(
+  return twiceIfItDies(
     async () => list.shift(),
     () => undefined,
   );
 }
 
-test('a machine whose kernel panics is tried once more, and says so; a second panic is a failure', async () => {
-  const died = { results: tallies({}, { code: 125, problem: 'the kernel panicked' }), panicked: true };
-  const lived = { results: tallies({ core: CORE, ava: AVA }, { code: 0 }), panicked: false };
+test('a machine whose kernel dies is tried once more, and says so; a second death is a failure', async () => {
+  const died = { results: tallies({}, { code: 125, problem: 'the kernel panicked' }), died: true };
+  const lived = { results: tallies({ core: CORE, ava: AVA }, { code: 0 }), died: false };
   assert.deepEqual(await ends(lived), { results: lived.results });
   const second = await ends(died, lived);
   assert.equal(second.results, lived.results);
-  assert.match(second.again, /panicked/);
+  assert.match(second.again, /died/);
   assert.equal((await ends(died, died, lived)).results.at(-1)[1].problem, 'the kernel panicked');
 });
 
 test('a machine that ends in another way is tried once', async () => {
   let tries = 0;
-  const hung = { results: tallies({}, { code: 124, problem: 'the time was up' }), panicked: false };
-  await twiceIfItPanics(async () => ((tries += 1), hung));
+  const hung = { results: tallies({}, { code: 124, problem: 'the time was up' }), died: false };
+  await twiceIfItDies(async () => ((tries += 1), hung));
   assert.equal(tries, 1);
 });
