@@ -12,6 +12,7 @@ use super::{
     control::Control,
     engine::Engine,
     hold::{Hold, Occupant},
+    placement::Placement,
     thread::{Worker, is_driving},
     watchdog::Watchdog,
 };
@@ -54,11 +55,14 @@ pub(crate) struct Machine {
     pub(crate) signal: KickSignal,
     /// Of the VM.
     pub(crate) hold: Arc<Hold>,
+    /// Of its own thread.
+    pub(crate) placement: Placement,
 }
 
 /// What the handle, the thread and the VM share.
 pub(crate) struct Shared {
     id: u32,
+    pub(super) placement: Placement,
     pub(super) control: Control,
     state: Mutex<State>,
     /// The engine came back, the worker was joined, or a driver closes.
@@ -69,10 +73,12 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(id: u32, fd: VcpuFd, machine: Machine) -> Result<Arc<Self>> {
         let (signal, hold) = (machine.signal, Arc::clone(&machine.hold));
+        let placement = machine.placement.clone();
         let (engine, immediate) = Engine::new(fd, machine)?;
         let place = Place::Here(Box::new(engine));
         let shared = Arc::new(Self {
             id,
+            placement,
             control: Control::new(immediate, signal, Arc::clone(&hold)),
             state: Mutex::new(State {
                 place,
