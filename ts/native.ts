@@ -162,6 +162,10 @@ export interface NativeVm {
   setUnclaimed(options: NativeUnclaimed): Failure | null;
   /** Claims part of the bus. */
   claim(options: NativeClaimOptions): Failure | NativeClaim;
+  /** Brings the vCPUs out of the guest; that they are is delivered under `id`, with `null`, or why not. */
+  pause(id: number): Failure | null;
+  /** Lets them go on. */
+  resume(): Failure | null;
   close(): null;
   /** The same on another thread. */
   closeAsync(): Promise<null>;
@@ -231,6 +235,8 @@ export interface NativeFirmware {
 export interface NativeVcpuOptions {
   id: number | null;
   features: string[] | null;
+  affinity: number[] | null;
+  name: string | null;
 }
 
 export interface NativeUnclaimed {

@@ -162,6 +162,8 @@ fn forked() {
                 vcpu.answer_word(1),
                 vcpu.registers().map(drop),
                 vcpu.update_registers(|_| Ok(())),
+                vm.pause(|_| ()),
+                vm.resume(),
             ]
             .iter()
             .all(|result| matches!(result, Err(Error::Forked)));
