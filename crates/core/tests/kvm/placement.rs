@@ -22,13 +22,13 @@ pub(crate) fn tests() -> Vec<Trial> {
 /// The processors that this thread may run on.
 pub(crate) fn allowed() -> Vec<u32> {
     let status = fs::read_to_string("/proc/thread-self/status").unwrap();
-    let list = field(&status, "Cpus_allowed_list:");
+    let stretches = field(&status, "Cpus_allowed_list:");
     let number = |text: &str| text.parse::<u32>().unwrap();
     let stretch = |text: &str| {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         number(first)..=number(last)
     };
-    list.split(',').flat_map(stretch).collect()
+    stretches.split(',').flat_map(stretch).collect()
 }
 
 fn field<'a>(status: &'a str, name: &str) -> &'a str {
