@@ -70,6 +70,12 @@ export function boolean(value: unknown, name: string): boolean {
   return value;
 }
 
+/** A string. */
+export function string(value: unknown, name: string): string {
+  if (typeof value !== 'string') throw invalid(name, 'a string', value);
+  return value;
+}
+
 /** One of the given strings. */
 export function oneOf<T extends string>(value: unknown, name: string, allowed: readonly T[]): T {
   const found = allowed.find(candidate => candidate === value);

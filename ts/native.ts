@@ -208,6 +208,10 @@ export interface NativeVm {
   /** Claims part of the bus. */
   claim(options: NativeClaimOptions): Failure | NativeClaim;
   stats(): Failure | NativeStats;
+  /** Brings the vCPUs out of the guest; that they are is delivered under `id`, with `null`, or why not. */
+  pause(id: number): Failure | null;
+  /** Lets them go on. */
+  resume(): Failure | null;
   close(): null;
   /** The same on another thread. */
   closeAsync(): Promise<null>;
@@ -277,6 +281,8 @@ export interface NativeFirmware {
 export interface NativeVcpuOptions {
   id: number | null;
   features: string[] | null;
+  affinity: number[] | null;
+  name: string | null;
 }
 
 export interface NativeUnclaimed {

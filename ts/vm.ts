@@ -4,12 +4,13 @@ import { readFileSync } from 'node:fs';
 import { types } from 'node:util';
 import { type Bus, type BusDoor, busFrom } from './bus.ts';
 import { capabilitiesFrom, type Capabilities } from './capabilities.ts';
-import { boolean, integer, invalid, oneOf, options, quiet } from './check.ts';
-import { call, callAsync, messageOf, TypevisorError } from './errors.ts';
+import { boolean, integer, invalid, oneOf, options, quiet, string } from './check.ts';
+import { call, callAsync, messageOf, TypevisorError, unwrap } from './errors.ts';
 import { MAIL_WORDS } from './drive.ts';
 import { guard, KEY } from './handle.ts';
 import { defaultKvm, Kvm, nativeKvm } from './kvm.ts';
 import { Life } from './life.ts';
+import { nextId, request } from './mailbox.ts';
 import { type GpaRange, type GuestMemory, memoryFrom } from './memory.ts';
 import type { NativeVm } from './native.ts';
 import { ioctlsAreWatched, orState, printable, tellIoctl } from './observe.ts';
@@ -43,6 +44,16 @@ export interface VcpuOptions {
    * vCPU, for that one `['psci-0.2']`.
    */
   readonly features?: readonly VcpuFeature[] | undefined;
+  /**
+   * The processors that its own thread may run on, by the kernel's numbers: at least one, and none that this process may not
+   * use. Default: those of this thread. Has no effect on `runSync`, which runs the guest on the thread that calls it.
+   */
+  readonly affinity?: readonly number[] | undefined;
+  /**
+   * What its own thread is called, as `top -H` and `/proc/self/task` show it: 1 to 15 bytes of UTF-8, without NUL. The thread
+   * is there from the vCPU's first `run`, `exits`, `serve` or `settle` on. Default: `kvm-vcpu` and the id.
+   */
+  readonly name?: string | undefined;
 }
 
 /** Features of an aarch64 vCPU, after `KVM_ARM_VCPU_*` of the kernel's header (api.rst 4.82). */
@@ -74,6 +85,9 @@ export interface Firmware {
 
 /** Ids are 32 bits wide in KVM; how many there are says the capability `max-vcpu-id`. */
 const VCPU_ID_MAX = 2 ** 31 - 1;
+
+/** The highest number of a processor: 8,192 are what the largest kernel is configured for. */
+const CPU_MAX = 8191;
 
 /**
  * A virtual machine. It owns threads, memory and file descriptors: end it by `using`, `await using` or `close()`.
@@ -173,21 +187,26 @@ export class Vm implements Disposable, AsyncDisposable {
    * A refused argument or feature costs nothing. A vCPU that KVM made but that could not be set up (`ERR_IOCTL`,
    * `ERR_LIMIT`) costs its id: KVM keeps it until the VM closes.
    *
-   * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, also where the id was used or is past what KVM has, and for other
-   *   features than the VM's first vCPU has; `ERR_CAPABILITY_MISSING` for a feature that this machine lacks,
+   * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, also where the id was used or is past what KVM has, for other
+   *   features than the VM's first vCPU has, and for a processor that this process may not use; `ERR_CAPABILITY_MISSING` for a feature that this machine lacks,
    *   `ERR_OUT_OF_RANGE`, `ERR_LIMIT`, `ERR_IOCTL`, `ERR_CLOSED`.
    * @example aarch64
    * using vm = Vm.create();
    * const sve = vm.capabilities.has('arm-sve');
    * const vcpu = vm.createVcpu({ features: sve ? ['psci-0.2', 'sve'] : ['psci-0.2'] });
+   * @example
+   * using vm = Vm.create();
+   * const vcpu = vm.createVcpu({ name: 'guest' }); // with affinity: [2, 3] its thread stays on these processors
    */
   createVcpu(how?: VcpuOptions): Vcpu {
     const vm = this.#native;
-    const given = options<VcpuOptions>(how, 'createVcpu options', ['id', 'features']);
+    const given = options<VcpuOptions>(how, 'createVcpu options', ['id', 'features', 'affinity', 'name']);
     const id = given.id === undefined ? null : integer(given.id, 'id', 0, VCPU_ID_MAX);
     const mail = new Uint32Array(MAIL_WORDS);
     const features = given.features === undefined ? null : featureList(given.features);
-    const native = call(() => vm.createVcpu({ id, features }, mail));
+    const affinity = given.affinity === undefined ? null : cpuList(given.affinity);
+    const name = given.name === undefined ? null : string(given.name, 'name');
+    const native = call(() => vm.createVcpu({ id, features, affinity, name }, mail));
     const vcpu = vcpuFrom(native, mail, this.#door, this.#life);
     tellIoctl(this.#life.id, 'KVM_CREATE_VCPU', { id: vcpu.id });
     return vcpu;
@@ -212,6 +231,47 @@ export class Vm implements Disposable, AsyncDisposable {
     const { rom, shadow } = call(() => native.loadFirmware(image));
     if (ioctlsAreWatched()) this.#tellRom(rom.gpa);
     return Object.freeze({ rom: Object.freeze({ ...rom }), shadow: Object.freeze({ ...shadow }) });
+  }
+
+  /**
+   * Brings every vCPU out of the guest, whichever thread runs it, and keeps it out until {@link resume}. The promise resolves
+   * when none is in `KVM_RUN`: from then on no guest changes memory, and what is read of it is of one moment.
+   *
+   * No run ends by it, and no exit comes of it: runs under way, and those that begin meanwhile, stay pending and go on
+   * afterwards. A kick, an abort, the limit of `runSync` and `close` end them as ever, with the exit before left to be
+   * completed, by the next run or `settle` (which waits for {@link resume}, too). Memory can be changed meanwhile; for
+   * registers a vCPU has to be idle, as ever.
+   *
+   * May be called from a device or handler, as their vCPU is not in `KVM_RUN`; it stays out when they have returned. `runSync`
+   * then waits for its limit, as this thread cannot resume. Paused already, it resolves at once.
+   * {@link resume} before it has resolved takes effect when all vCPUs are out.
+   *
+   * @throws {TypevisorError} `ERR_CLOSED`, also where the VM is closed before all are out; `ERR_FORKED`.
+   * @example
+   * using vm = Vm.create();
+   * vm.memory.map({ gpa: 0, size: 64 * KiB });
+   * await vm.pause();
+   * const snapshot = vm.memory.read(0, 64 * KiB);
+   * vm.resume();
+   */
+  pause(): Promise<void> {
+    const native = this.#native;
+    const { liveness } = this.#life;
+    return this.#life.hold(this, async () => {
+      const id = nextId();
+      const { payload } = await request(id, () => call(() => native.pause(id)), liveness);
+      unwrap(payload);
+    });
+  }
+
+  /**
+   * Ends {@link pause}, however often that was called: the vCPUs go on. Harmless where the VM is not paused.
+   *
+   * @throws {TypevisorError} `ERR_CLOSED`, `ERR_FORKED`.
+   */
+  resume(): void {
+    const native = this.#native;
+    call(() => native.resume());
   }
 
   /**
@@ -272,6 +332,11 @@ export class Vm implements Disposable, AsyncDisposable {
 function featureList(value: unknown): VcpuFeature[] {
   if (!Array.isArray(value)) throw invalid('features', 'an array', value);
   return Array.from(value, (feature: unknown, index) => oneOf(feature, `features[${index}]`, FEATURES));
+}
+
+function cpuList(value: unknown): number[] {
+  if (!Array.isArray(value) || value.length === 0) throw invalid('affinity', 'an array of at least one CPU', value);
+  return Array.from(value, (cpu: unknown, index) => integer(cpu, `affinity[${index}]`, 0, CPU_MAX));
 }
 
 function readImage(file: unknown): Uint8Array {

@@ -54,6 +54,8 @@ onKvm('bad input: a method that lost its object is a TypeError, and no error of 
     [slot, 'setDirtyLog'],
     [vm, 'close'],
     [vm, 'createVcpu'],
+    [vm, 'pause'],
+    [vm, 'resume'],
     [vm.bus, 'unclaimed'],
     [vcpu, 'kick'],
     [vcpu, 'getRegisters'],

@@ -42,6 +42,8 @@ test('vm.close: twice is harmless, everything else is ERR_CLOSED afterwards', as
   vm[Symbol.dispose]();
   await vm[Symbol.asyncDispose]();
   throwsCode(t, 'ERR_CLOSED', () => vm.createVcpu());
+  throwsCode(t, 'ERR_CLOSED', () => vm.resume());
+  await rejectsCode(t, 'ERR_CLOSED', vm.pause());
   throwsCode(t, 'ERR_CLOSED', () => vm.loadFirmware(new Uint8Array(64 * KiB).fill(0xf4)));
   throwsCode(t, 'ERR_CLOSED', () => vm.memory.map({ gpa: 0, size: 4 * KiB }));
   throwsCode(t, 'ERR_CLOSED', () => vm.memory.slots);

@@ -1,10 +1,14 @@
 //! The one error type; which code each variant has is said in `error_code.rs`.
 
-use std::{fmt, ops::Range, path::PathBuf};
+use std::{ops::Range, path::PathBuf};
 
 pub(crate) use crate::errno::Errno;
 pub use crate::error_code::ErrorCode;
-use crate::{range::GpaRange, sys::limits};
+use crate::{
+    error_words::{Bytes, Cpus},
+    range::GpaRange,
+    sys::limits,
+};
 
 /// What every fallible function of this crate returns.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -79,6 +83,14 @@ pub enum Error {
         id: u32,
         /// The first that is too high.
         limit: u32,
+    },
+    /// A processor that this process may not use.
+    #[error("CPU {cpu} is not one that threads of this process may run on: those are {allowed}")]
+    CpuNotAllowed {
+        /// By the kernel's number.
+        cpu: u32,
+        /// Those that can be asked for.
+        allowed: Cpus,
     },
     /// A claim on the bus that shares addresses with one that is there.
     #[error("{what} {new:#x?} overlap {old:#x?}, which is claimed; release that claim first")]
@@ -328,16 +340,6 @@ pub enum Error {
         /// The panic's message.
         message: Box<str>,
     },
-}
-
-/// `1 byte`, `2 bytes`.
-struct Bytes(usize);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(count) = self;
-        if *count == 1 { f.write_str("1 byte") } else { write!(f, "{count} bytes") }
-    }
 }
 
 impl Error {

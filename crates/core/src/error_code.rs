@@ -65,6 +65,7 @@ impl Error {
             | Self::UnknownCapability { .. }
             | Self::VcpuIdTaken { .. }
             | Self::VcpuIdRange { .. }
+            | Self::CpuNotAllowed { .. }
             | Self::ClaimOverlap { .. }
             | Self::KickSignalTaken { .. }
             | Self::AnswerSize { .. }

@@ -16,6 +16,7 @@ mod control;
 mod errno;
 mod error;
 mod error_code;
+mod error_words;
 pub mod exit;
 #[cfg(feature = "test-hooks")]
 pub mod hooks;
@@ -32,6 +33,7 @@ mod vm;
 pub use control::ControlThread;
 pub use errno::Errno;
 pub use error::{Error, ErrorCode, Result};
+pub use error_words::Cpus;
 pub use exit::Exit;
 pub use host::Kvm;
 pub use range::GpaRange;

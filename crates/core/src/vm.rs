@@ -23,7 +23,7 @@ use crate::{
     panics::Panics,
     stats::Source,
     sys::{fork, limits, signal::KickSignal},
-    vcpu::{self, Hold, Vcpu, VcpuFeatures, VcpuOptions, arch},
+    vcpu::{self, Hold, Placement, Vcpu, VcpuFeatures, VcpuOptions, arch},
 };
 
 /// Options of [`Vm::create`].
@@ -134,25 +134,29 @@ impl Vm {
     ///
     /// # Errors
     /// [`Error::CapabilityMissing`] for a feature that this VM cannot give, [`Error::InvalidArgument`] for any on x86, and
-    /// for another set than that of the VM's first vCPU: both before KVM makes one, so that the id stays free.
+    /// for another set than that of the VM's first vCPU, for a name or affinity that no thread has,
+    /// [`Error::CpuNotAllowed`]: all before KVM makes one, so that the id stays free.
     /// [`Error::VcpuIdTaken`] (also by a closed vCPU: KVM keeps it), [`Error::VcpuIdRange`], [`Error::Limit`] where no
     /// descriptor or mapping is left, [`Error::KickSignalTaken`], [`Error::Closed`], [`Error::Ioctl`]. A vCPU that KVM
     /// made and that could not be set up costs its id.
     pub fn create_vcpu(&self, options: VcpuOptions) -> Result<Vcpu> {
         let shared = &self.shared;
+        let VcpuOptions { id, features, affinity, name } = options;
+        let placement = Placement::new(name, affinity.as_deref())?;
         let mut state = shared.state()?;
         let (Some(vm), Some(kvm)) = (state.fd.clone(), state.kvm.clone()) else {
             return Err(Error::Closed { what: "VM" });
         };
         let limit = u32::try_from(shared.capabilities.value(Capability::MaxVcpuId)).unwrap_or(0).max(1);
         // What can fail without KVM comes first: it keeps a vCPU that it has made.
-        let features = arch::check_features(options.features, state.features, &shared.capabilities)?;
+        let features = arch::check_features(features, state.features, &shared.capabilities)?;
         let (signal, run_size) = (KickSignal::get()?, kvm.vcpu_mmap_size()?);
-        let (id, fd) = make_vcpu(&mut state.vcpus, &vm, options.id, limit)?;
+        let (id, fd) = make_vcpu(&mut state.vcpus, &vm, id, limit)?;
         let setup = arch::initialise(&kvm, &vm, &fd, id, features, &mut state.features)?;
         let (bus, hold) = (shared.bus.clone(), Arc::clone(&shared.hold));
         let (counts, timing) = (shared.capabilities.has(Capability::BinaryStatsFd), shared.timing);
-        let machine = vcpu::Machine { vm, bus, abi: shared.abi(), setup, run_size, signal, counts, timing, hold };
+        let abi = shared.abi();
+        let machine = vcpu::Machine { vm, bus, abi, setup, run_size, signal, counts, timing, hold, placement };
         let vcpu = vcpu::Shared::new(id, fd, machine)?;
         state.vcpus.insert(id, Some(Arc::clone(&vcpu)));
         let keep = Arc::clone(shared);
@@ -168,6 +172,41 @@ impl Vm {
         load_firmware(&self.shared.memory, image)
     }
 
+    /// Brings every vCPU out of `KVM_RUN`, whichever thread runs it, and keeps it out until [`Vm::resume`]. `paused` is called
+    /// once none is inside: at once, on this thread, or on that of the vCPU that came out last; it must not wait for a vCPU.
+    /// Guest memory does not change by a guest from then on. (KVM itself may still write to it, as a kernel's clock page.)
+    ///
+    /// No run ends by it: those under way wait, and so do those that begin, until a kick, a cancellation, a limit or a close
+    /// ends them as ever, or they go on. Settling waits too. Memory can be changed meanwhile. A VM that is paused already
+    /// stays so. May be called from a device, whose vCPU is not in `KVM_RUN`. It takes long where a vCPU sleeps in a
+    /// missing page.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Forked`]; `paused` is not called then. It gets [`Error::Closed`] where the VM closes
+    /// before it is paused.
+    ///
+    /// ```no_run
+    /// use typevisor::{Kvm, Vm, VmOptions};
+    /// let vm = Vm::create(&Kvm::open(Default::default())?, &VmOptions::default())?;
+    /// let (tell, told) = std::sync::mpsc::channel();
+    /// vm.pause(move |outcome| drop(tell.send(outcome)))?;
+    /// assert!(matches!(told.recv(), Ok(Ok(())))); // no vCPU is in the guest
+    /// vm.resume()?;
+    /// # Ok::<(), typevisor::Error>(())
+    /// ```
+    pub fn pause(&self, paused: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
+        self.shared.hold.pause(Box::new(paused))
+    }
+
+    /// Lets the vCPUs go on, as soon as those who wait for the pause have been told of it. Harmless where the VM is not
+    /// paused.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Forked`].
+    pub fn resume(&self) -> Result<()> {
+        self.shared.hold.resume()
+    }
+
     /// The first half of [`Vm::close`], which does not wait: every run is stopped, and from now on neither a run nor a job
     /// of the control thread begins. For a thread that leaves the rest to another.
     pub fn begin_close(&self) {
@@ -177,6 +216,7 @@ impl Vm {
         for vcpu in vcpus {
             vcpu.request_close();
         }
+        self.shared.hold.end_pauses();
         self.shared.control.begin_close();
     }
 
@@ -230,6 +270,7 @@ impl VmShared {
         for vcpu in &vcpus {
             vcpu.request_close();
         }
+        self.hold.end_pauses();
         self.control.begin_close(); // else the memory would wait behind changes that nobody wants any more
         if elsewhere {
             self.close_elsewhere();

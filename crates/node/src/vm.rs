@@ -14,7 +14,7 @@ use crate::{
     bus::{NativeClaim, NativeClaimOptions, claim},
     closing::{Close, Closing},
     convert::{NativeRange, unsigned_u32},
-    environment::Mailbox,
+    environment::{Mailbox, Message},
     failure::{Outcome, outcome},
     host::{NativeCapability, capabilities},
     memory::NativeMemory,
@@ -34,6 +34,8 @@ pub struct VmOptions {
 pub struct NativeVcpuOptions {
     pub id: Option<i64>,
     pub features: Option<Vec<String>>,
+    pub affinity: Option<Vec<u32>>,
+    pub name: Option<String>,
 }
 
 /// `setUnclaimed`'s argument.
@@ -83,7 +85,7 @@ impl NativeVm {
 
     #[napi(catch_unwind)]
     pub fn create_vcpu(&self, options: NativeVcpuOptions, mail: Uint32Array) -> Outcome<NativeVcpu> {
-        let vcpu = vcpu_options(&options).and_then(|options| self.vm.create_vcpu(options));
+        let vcpu = vcpu_options(options).and_then(|options| self.vm.create_vcpu(options));
         outcome(vcpu.map(|vcpu| NativeVcpu::new(vcpu, self.mailbox.clone(), mail)))
     }
 
@@ -104,6 +106,21 @@ impl NativeVm {
     #[napi(catch_unwind)]
     pub fn claim(&self, options: NativeClaimOptions) -> Outcome<NativeClaim> {
         outcome(claim(self.vm.bus(), &options, &self.mailbox))
+    }
+
+    /// Brings the vCPUs out of the guest; that they are is delivered under `id`, with `null`, or why not.
+    #[napi(catch_unwind)]
+    pub fn pause(&self, id: i64) -> Outcome<Null> {
+        let mailbox = self.mailbox.clone();
+        let paused = move |outcome: Result<()>| {
+            mailbox.post(Message { id, payload: outcome.map(|()| None), claim: 0, wakeup: None });
+        };
+        outcome(self.vm.pause(paused).map(|()| Null))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn resume(&self) -> Outcome<Null> {
+        outcome(self.vm.resume().map(|()| Null))
     }
 
     #[napi(catch_unwind)]
@@ -132,13 +149,16 @@ impl NativeVm {
     }
 }
 
-fn vcpu_options(options: &NativeVcpuOptions) -> Result<VcpuOptions> {
+fn vcpu_options(options: NativeVcpuOptions) -> Result<VcpuOptions> {
     let id = options.id.map(|id| unsigned_u32("id", id)).transpose()?;
     let unknown = Error::InvalidArgument { what: "features", expected: "names of vCPU features" };
     let feature = |name: &String| VcpuFeature::from_name(name);
     let features = options.features.as_ref().map(|names| names.iter().map(feature).collect::<Option<_>>());
     match features {
         Some(None) => Err(unknown),
-        features => Ok(VcpuOptions { id, features: features.flatten() }),
+        features => {
+            let NativeVcpuOptions { affinity, name, .. } = options;
+            Ok(VcpuOptions { id, features: features.flatten(), affinity, name })
+        }
     }
 }

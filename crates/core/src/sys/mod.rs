@@ -1,6 +1,7 @@
 //! Requests, structs and mappings that kvm-ioctls and kvm-bindings lack, and the only raw system calls.
 //! Knows no other room; what it offers is safe to call, or says in `# Safety` what the caller owes.
 
+pub(crate) mod affinity;
 pub(crate) mod coalesced;
 pub(crate) mod fork;
 pub(crate) mod hugepages;

@@ -1,11 +1,14 @@
-//! Holds all vCPUs of a VM out of `KVM_RUN` for a change of its memory that takes several ioctls: between two of them a
-//! guest would see what is neither the old nor the new. A held runner waits before the system call, with whatever
-//! completion is pending as it is, and goes on by itself or ends where it stands. Why it is safe: docs/design/vcpu.md,
-//! "The hold".
+//! Holds all vCPUs of a VM out of `KVM_RUN`: for a change of its memory that takes several ioctls, as a guest would see
+//! between two of them what is neither the old nor the new; and while the program has the VM paused. A held runner waits
+//! before the system call, with whatever completion is pending as it is, and goes on by itself or ends where it stands. Why
+//! it is safe: docs/design/vcpu.md, "The hold" and "The pause".
 
-use std::sync::{
-    Condvar, Mutex, MutexGuard, PoisonError, Weak,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use crate::{
@@ -31,6 +34,9 @@ pub(super) enum Passed<T, S> {
     Stopped(S),
 }
 
+/// Called once: when no vCPU is in the guest, and before any can be again, or with what came first.
+pub(crate) type Paused = Box<dyn FnOnce(Result<()>) + Send>;
+
 /// The hold on the vCPUs of one VM.
 pub(crate) struct Hold {
     /// No vCPU shall enter. Partner: a vCPU's own `inside`. Both sides store theirs and then load the other's, all
@@ -55,7 +61,33 @@ struct Turn {
     /// between two, however closely they follow each other.
     waking: usize,
     poisoned: bool,
+    pauses: Pauses,
     vcpus: Vec<Weak<dyn Occupant>>,
+}
+
+/// What the program's pauses have come to.
+#[derive(Default)]
+struct Pauses {
+    /// The program has paused the VM.
+    on: bool,
+    /// Those that vCPUs have yet to come out for.
+    pending: Vec<Paused>,
+    /// Those whose end has yet to be told, the pending ones and those that are being told: the guest stands still until
+    /// then, whoever resumes.
+    untold: usize,
+    /// The VM closes: nobody pauses it any more.
+    ended: bool,
+}
+
+impl Turn {
+    /// Whether a runner is to wait. Nobody resumes a poisoned VM: it only says so.
+    fn is_shut(&self) -> bool {
+        self.held || (!self.poisoned && (self.pauses.on || self.pauses.untold > 0))
+    }
+
+    fn is_anyone_inside(&self) -> bool {
+        self.vcpus.iter().filter_map(Weak::upgrade).any(|vcpu| vcpu.is_inside())
+    }
 }
 
 impl Default for Hold {
@@ -106,9 +138,19 @@ impl Hold {
         let result = enter();
         inside.store(false, Ordering::SeqCst);
         if self.closed.load(Ordering::SeqCst) {
-            self.wake();
+            self.came_out();
         }
         Ok(Passed::Entered(result))
+    }
+
+    /// A runner has cleared its `inside` and found the gate closed.
+    #[cold]
+    fn came_out(&self) {
+        if self.generation == fork::generation() {
+            let turn = self.turn();
+            self.changed.notify_all();
+            drop(self.tell(turn));
+        }
     }
 
     /// Somebody may wait for a vCPU to be out, or a vCPU for the end of a hold.
@@ -136,10 +178,11 @@ impl Hold {
         if self.generation != fork::generation() {
             return Err(Error::Forked); // the one who holds is not in this process
         }
-        let mut turn = self.turn();
+        let turn = self.turn();
         self.changed.notify_all();
+        let mut turn = self.tell(turn);
         let mut reason = None;
-        if turn.held {
+        if turn.is_shut() {
             let epoch = turn.epoch;
             turn.waiting += 1;
             while turn.epoch == epoch && reason.is_none() {
@@ -162,11 +205,85 @@ impl Hold {
     fn release(&self) {
         let mut turn = self.turn();
         turn.held = false;
-        turn.epoch += 1;
-        turn.waking += std::mem::take(&mut turn.waiting);
-        self.closed.store(turn.poisoned, Ordering::SeqCst);
-        drop(turn);
+        self.open(&mut turn);
+    }
+
+    /// Lets runners go unless something else keeps them out.
+    fn open(&self, turn: &mut Turn) {
+        if !turn.is_shut() {
+            turn.epoch += 1;
+            turn.waking += std::mem::take(&mut turn.waiting);
+            self.closed.store(turn.poisoned, Ordering::SeqCst);
+        }
         self.changed.notify_all();
+    }
+}
+
+/// The pause: a hold that the program asks for and ends, without a thread of its own.
+impl Hold {
+    /// Keeps every vCPU out from here on. `paused` is called when none is inside any more, by the thread that came out last,
+    /// or at once: it must not wait for a vCPU. Where the VM is paused already it is the same.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Forked`]; `paused` is not called then. It gets [`Error::Closed`] where the VM closes
+    /// before.
+    pub(crate) fn pause(&self, paused: Paused) -> Result<()> {
+        let mut turn = self.open_turn()?;
+        turn.pauses.on = true;
+        turn.pauses.pending.push(paused);
+        turn.pauses.untold += 1;
+        self.closed.store(true, Ordering::SeqCst);
+        let vcpus = turn.vcpus.iter().filter_map(Weak::upgrade);
+        vcpus.filter(|vcpu| vcpu.is_inside()).for_each(|vcpu| vcpu.push_out());
+        drop(self.tell(turn));
+        Ok(())
+    }
+
+    /// Ends the pause; harmless where there is none. One that is not complete is completed first.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Forked`].
+    pub(crate) fn resume(&self) -> Result<()> {
+        let mut turn = self.open_turn()?;
+        turn.pauses.on = false;
+        self.open(&mut turn);
+        Ok(())
+    }
+
+    /// The VM closes: who waits for a pause hears of that.
+    pub(crate) fn end_pauses(&self) {
+        if let Ok(mut turn) = self.open_turn() {
+            turn.pauses.ended = true;
+            drop(self.tell_all(turn, || Err(Error::Closed { what: "VM" })));
+        }
+    }
+
+    fn open_turn(&self) -> Result<MutexGuard<'_, Turn>> {
+        if self.generation != fork::generation() {
+            return Err(Error::Forked);
+        }
+        let turn = self.turn();
+        if turn.pauses.ended { Err(Error::Closed { what: "VM" }) } else { Ok(turn) }
+    }
+
+    /// Tells those who wait for a pause, if it is complete.
+    fn tell<'a>(&'a self, turn: MutexGuard<'a, Turn>) -> MutexGuard<'a, Turn> {
+        if turn.pauses.pending.is_empty() || turn.is_anyone_inside() { turn } else { self.tell_all(turn, || Ok(())) }
+    }
+
+    /// Without the lock, as who is told may pause or resume.
+    fn tell_all<'a>(&'a self, mut turn: MutexGuard<'a, Turn>, what: impl Fn() -> Result<()>) -> MutexGuard<'a, Turn> {
+        let told = std::mem::take(&mut turn.pauses.pending);
+        drop(turn);
+        let count = told.len();
+        for paused in told {
+            // A panic in it is its own: the run on whose thread it is called must not suffer.
+            let _ = catch_unwind(AssertUnwindSafe(|| paused(what())));
+        }
+        let mut turn = self.turn();
+        turn.pauses.untold -= count;
+        self.open(&mut turn);
+        turn
     }
 }
 

@@ -12,6 +12,8 @@ use std::{
 
 use super::*;
 
+#[path = "hold_pause_tests.rs"]
+mod pauses;
 #[path = "hold_stop_tests.rs"]
 mod stops;
 

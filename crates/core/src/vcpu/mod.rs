@@ -9,6 +9,7 @@ mod control;
 mod engine;
 mod features;
 mod hold;
+mod placement;
 mod run_page;
 mod shared;
 mod sync;
@@ -31,6 +32,7 @@ pub use engine::WhenFull;
 use engine::{Engine, Goal};
 pub use features::{VcpuFeature, VcpuFeatures};
 pub(crate) use hold::Hold;
+pub(crate) use placement::Placement;
 use shared::Place;
 pub(crate) use shared::{Machine, Shared};
 pub use sync::{Step, SyncRun};
@@ -57,13 +59,19 @@ pub enum Outcome {
 }
 
 /// Options of [`crate::Vm::create_vcpu`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VcpuOptions {
     /// The vCPU's id; none: the lowest that is free.
     pub id: Option<u32>,
     /// What an aarch64 vCPU is made with; none: what the VM's first vCPU has, for that one [`VcpuFeatures::default`].
     /// All vCPUs of a VM have the same but for [`VcpuFeature::PowerOff`]. On `x86_64` there are none to choose.
     pub features: Option<VcpuFeatures>,
+    /// The processors that the vCPU's own thread may run on, by the kernel's numbers: at least one, and none that this
+    /// process may not use. None: those of the thread that starts its first run. A run on the caller's thread
+    /// ([`Vcpu::run_sync`], [`Vcpu::begin_sync`]) is where the caller is.
+    pub affinity: Option<Vec<u32>>,
+    /// What that thread is called in `/proc/self/task/*/comm`: 1 to 15 bytes without NUL. None: `kvm-vcpu` and the id.
+    pub name: Option<String>,
 }
 
 /// One virtual CPU. Closed when its VM is; KVM keeps it, and its id, until then.

@@ -12,6 +12,7 @@ use super::{
     control::Control,
     engine::Engine,
     hold::{Hold, Occupant},
+    placement::Placement,
     thread::{Worker, is_driving},
     watchdog::Watchdog,
 };
@@ -59,11 +60,14 @@ pub(crate) struct Machine {
     pub(crate) timing: bool,
     /// Of the VM.
     pub(crate) hold: Arc<Hold>,
+    /// Of its own thread.
+    pub(crate) placement: Placement,
 }
 
 /// What the handle, the thread and the VM share.
 pub(crate) struct Shared {
     id: u32,
+    pub(super) placement: Placement,
     pub(super) control: Control,
     state: Mutex<State>,
     /// The engine came back, the worker was joined, or a driver closes.
@@ -78,12 +82,14 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(id: u32, fd: VcpuFd, machine: Machine) -> Result<Arc<Self>> {
         let (signal, hold) = (machine.signal, Arc::clone(&machine.hold));
+        let placement = machine.placement.clone();
         let tally = Arc::new(Tally::new(machine.timing));
         let source = machine.counts.then(|| Source::open(&fd, &machine.vm)).transpose()?;
         let (engine, immediate) = Engine::new(fd, machine, Arc::clone(&tally))?;
         let place = Place::Here(Box::new(engine));
         let shared = Arc::new(Self {
             id,
+            placement,
             control: Control::new(immediate, signal, Arc::clone(&hold)),
             state: Mutex::new(State {
                 place,

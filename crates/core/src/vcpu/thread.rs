@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     error::{Errno, Error, Result},
-    sys::signal::KickSignal,
+    sys::{affinity::CpuSet, signal::KickSignal},
 };
 
 /// Called with the outcome, on the vCPU's thread, after the engine was given back: it may start the next run.
@@ -37,8 +37,8 @@ impl Worker {
     /// Starts the thread. It ends when the worker is dropped or joined.
     pub(crate) fn spawn(shared: std::sync::Arc<Shared>) -> Result<Self> {
         let (jobs, receiver) = channel();
-        let name = format!("kvm-vcpu{}", shared.id());
         // Linux shows the first 15 bytes of a name.
+        let name = shared.placement.name(shared.id());
         let spawn = || Builder::new().name(name).spawn(move || work(&receiver, &shared));
         let thread = KickSignal::with_all_blocked(spawn)
             .map_err(|error| Error::Os { call: "pthread_create", errno: Errno::from(error) })?;
@@ -83,13 +83,24 @@ fn work(jobs: &Receiver<Job>, shared: &Shared) {
     let admitted = shared.control.signal().unblock_on_vcpu_thread();
     debug_assert!(admitted.is_ok(), "pthread_sigmask takes any set");
     let mut waiting = Waiting::default();
+    let mut unplaced = shared.placement.cpus();
     while let Some(Job { mut engine, goal, done }) = waiting.next(jobs) {
-        let outcome = drive(&mut engine, shared, goal);
+        let outcome = place(&mut unplaced).and_then(|()| drive(&mut engine, shared, goal));
         shared.control.end();
         shared.give_back(engine);
         // A panic in the callback is the callback's: the next run must not suffer.
         let _ = catch_unwind(AssertUnwindSafe(|| done(outcome)));
     }
+}
+
+/// Puts this thread on the processors that it is still to be put on: before the first entry, or again where that failed, as
+/// they may have gone since they were asked for.
+fn place(unplaced: &mut Option<&CpuSet>) -> Result<()> {
+    if let Some(cpus) = unplaced {
+        cpus.apply()?;
+        *unplaced = None;
+    }
+    Ok(())
 }
 
 /// Drives the engine; a panic on the way is an error, and the end of this vCPU.

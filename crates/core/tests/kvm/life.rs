@@ -165,6 +165,8 @@ fn forked() {
                 vcpu.kvm_stats().map(drop),
                 vm.kvm_stats().map(drop),
                 vm.exit_stats().map(drop),
+                vm.pause(|_| ()),
+                vm.resume(),
             ]
             .iter()
             .all(|result| matches!(result, Err(Error::Forked)));

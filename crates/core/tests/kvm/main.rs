@@ -23,9 +23,12 @@ mod hold;
 mod host;
 mod host_access;
 mod kick;
+mod kicks;
 mod life;
 mod machine;
 mod memory;
+mod pause;
+mod placement;
 #[cfg(target_arch = "aarch64")]
 mod psci;
 mod run;
@@ -53,8 +56,11 @@ fn main() -> ExitCode {
         host::tests(),
         host_access::tests(),
         kick::tests(),
+        kicks::tests(),
         life::tests(),
         memory::tests(),
+        pause::tests(),
+        placement::tests(),
         run::tests(),
         set_memory_region::tests(),
         stats::tests(),

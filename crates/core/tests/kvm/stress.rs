@@ -32,7 +32,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 }
 
 /// How often each thread does what it does.
-fn rounds(quick: u32, full: u32) -> u32 {
+pub(crate) fn rounds(quick: u32, full: u32) -> u32 {
     if env::var("TYPEVISOR_TIER").is_ok_and(|tier| tier == "full") { full } else { scaled(quick) }
 }
 
