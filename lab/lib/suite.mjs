@@ -12,8 +12,8 @@ const SECTIONS = { core: tallyCargo, ava: tallyTap };
 const LIMIT_S = 900;
 
 /**
- * Runs it, showing each test as it ends; gives `{ results, again }`: `[suite, tally]` pairs, and what the first try died of
- * where there were two. What cannot be built or booted is a failure. `noKvmHere` says that there is no other KVM than the
+ * Runs it, showing each test as it ends; gives `{ results, again }`: `[suite, tally]` pairs, and where there were two
+ * tries a sentence that says so. What cannot be built or booted is a failure. `noKvmHere` says that there is no other KVM than the
  * lab's; `only` asks for the part that fits a regular expression.
  */
 export async function testMachine(machine, how) {
@@ -28,11 +28,12 @@ export async function testMachine(machine, how) {
 
 /**
  * A machine whose kernel dies under the tests gets one more try: emulated ones do so now and then (docs/design/lab.md). It
- * is never silent, and a second death is a failure, as is all else at once.
+ * is never silent, and a second death is a failure, as are a test that failed before the first, and all else at once.
  */
 export async function twiceIfItDies(attempt, say = line => console.log(line)) {
   const first = await attempt();
-  if (!first.died) return { results: first.results };
+  const failed = first.results.some(([, { failures }]) => failures.length > 0);
+  if (!first.died || failed) return { results: first.results };
   const again = 'its kernel died, as emulated ones do now and then; this is the second try';
   say(`── once more: ${again}`);
   return { results: (await attempt()).results, again };
