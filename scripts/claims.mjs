@@ -50,10 +50,10 @@ function parsed(args) {
 }
 
 function readClaims(folder) {
-  const files = readdirSync(folder)
-    .filter(name => name.endsWith('.json'))
-    .toSorted();
   try {
+    const files = readdirSync(folder)
+      .filter(name => name.endsWith('.json'))
+      .toSorted();
     return files.map(file => parseClaim(readFileSync(join(folder, file), 'utf8'), file));
   } catch (error) {
     throw new Stop(`${basename(folder)}/${error.message}`, 2);

@@ -3,6 +3,9 @@
 import { types } from 'node:util';
 import { TypevisorError } from './errors.ts';
 
+/** The buffer of a typed array, whatever a property of its own by that name says. */
+const BUFFER = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Uint8Array.prototype), 'buffer');
+
 /** Largest value of a 64-bit register. */
 const UINT64_MAX = 0xffff_ffff_ffff_ffffn;
 
@@ -91,7 +94,7 @@ export function byteArray(value: unknown, name: string): Uint8Array {
 
 /** Whether it is memory that others may write to meanwhile: a guest, where it is a slot's. Rust must not make a slice of it. */
 export function isShared(array: Uint8Array): boolean {
-  return types.isSharedArrayBuffer(array.buffer);
+  return types.isSharedArrayBuffer(BUFFER?.get?.call(array));
 }
 
 /** Bytes that nobody writes to while the addon reads them: the same ones, or a copy of those that are shared. */
@@ -101,15 +104,17 @@ export function quiet(array: Uint8Array): Uint8Array {
 
 /** A copy. @throws {TypevisorError} As {@link allocate}. */
 export function copied(array: Uint8Array): Uint8Array {
-  const copy = allocate(array.length);
-  copy.set(array);
-  return copy;
+  return fresh(() => new Uint8Array(array), array.byteLength);
 }
 
 /** A fresh array of that many bytes, which is more than there can be in an array where the argument was wrong. */
 export function allocate(size: number): Uint8Array {
+  return fresh(() => new Uint8Array(size), size);
+}
+
+function fresh(make: () => Uint8Array, size: number): Uint8Array {
   try {
-    return new Uint8Array(size);
+    return make();
   } catch (cause) {
     throw new TypevisorError('ERR_OUT_OF_RANGE', `no array can hold ${size} bytes: ask for less at once`, { cause });
   }

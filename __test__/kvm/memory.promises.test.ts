@@ -2,7 +2,11 @@ import { KiB, MiB, type MemorySlot, TypevisorError, Vm } from '../../ts/index.ts
 import { fixture } from '../helpers/child.ts';
 import { COUNT, counting, load, machine, untilItCounts } from '../helpers/guests.ts';
 import { onKvm as test } from '../helpers/needs.ts';
+import { scaled } from '../helpers/scale.ts';
 import { rejectsCode, throwsCode, wrong } from '../helpers/throws.ts';
+
+/** What takes its time to fill. */
+const LARGE = scaled(64) * MiB;
 
 const GPA = 0x8_0000;
 
@@ -147,10 +151,10 @@ test('memory.promises.map: a slot that is gone when the word of it comes takes n
 test('memory.promises: when the VM is closed, what is not done rejects with ERR_CLOSED, and nothing stays pending', async t => {
   const vm = Vm.create();
   const { promises } = vm.memory;
-  const slot: MemorySlot = vm.memory.map({ gpa: 0, size: 64 * MiB });
-  const jobs = Array.from({ length: 500 }, () => promises.fill(0, 64 * MiB, 1));
+  const slot: MemorySlot = vm.memory.map({ gpa: 0, size: LARGE });
+  const jobs = Array.from({ length: 500 }, () => promises.fill(0, LARGE, 1));
   const unmapping = promises.unmap(slot);
-  const file = { gpa: 64 * MiB, size: 4 * KiB, backing: { file: '/no/such/file' } };
+  const file = { gpa: LARGE, size: 4 * KiB, backing: { file: '/no/such/file' } };
   const unopened = [
     rejectsCode(t, 'ERR_CLOSED', promises.map(file)),
     rejectsCode(
@@ -193,9 +197,9 @@ test('memory.promises: closing with await using leaves no rejection unhandled', 
   other.memory.map({ gpa: 0, size: 4 * KiB });
   {
     await using vm = Vm.create();
-    vm.memory.map({ gpa: 0, size: 64 * MiB });
+    vm.memory.map({ gpa: 0, size: LARGE });
     // Nobody has a handler on any of them before the block has ended.
-    for (let job = 0; job < 100; job += 1) pending.push(vm.memory.promises.fill(0, 64 * MiB, 1));
+    for (let job = 0; job < 100; job += 1) pending.push(vm.memory.promises.fill(0, LARGE, 1));
   }
   await other.memory.promises.fill(0, 1); // what threads deliver keeps its order: now all of it is
   process.off('unhandledRejection', listen);

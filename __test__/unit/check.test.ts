@@ -1,5 +1,17 @@
 import test from 'ava';
-import { abortSignal, boolean, byteArray, bytes, integer, oneOf, options, show, uint64 } from '../../ts/check.ts';
+import {
+  abortSignal,
+  boolean,
+  byteArray,
+  bytes,
+  copied,
+  integer,
+  isShared,
+  oneOf,
+  options,
+  show,
+  uint64,
+} from '../../ts/check.ts';
 import { throwsCode, wrong } from '../helpers/throws.ts';
 
 test('bytes: takes safe integers from 0', t => {
@@ -79,4 +91,12 @@ test('show: is one short line for anything, and calls nothing', t => {
   ];
   for (const [value, expected] of table) t.is(show(value), expected);
   t.true(show('x'.repeat(1e6)).length < 100);
+});
+
+test('copied, isShared: properties of an array’s own are not believed', t => {
+  const shared = new Uint8Array(new SharedArrayBuffer(4)).fill(7);
+  Object.defineProperties(shared, { buffer: { value: new ArrayBuffer(4) }, length: { value: 2 ** 40 } });
+  t.true(isShared(shared));
+  t.deepEqual([...copied(shared)], [7, 7, 7, 7]);
+  t.false(isShared(copied(shared)));
 });

@@ -31,7 +31,16 @@ const CORE = ['core-unit', 'core-kvm'];
 /** Registers and the exit's form differ by processor. */
 const UNIT = new Set(['exit', 'registers']);
 /** These take longest, so they begin first: none is begun when the others are done. */
-const LONGEST = ['cli.run', 'cli.tour', 'vm.unref', 'worker', 'examples', 'endless', 'bus.console'];
+const LONGEST = [
+  'cli.run',
+  'cli.tour',
+  'worker',
+  'vm.unref',
+  'memory.promises',
+  'examples',
+  'memory.shared-buffer',
+  'endless',
+];
 /** As many as a machine has processors. */
 const AT_ONCE = 2;
 

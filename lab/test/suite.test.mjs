@@ -66,6 +66,17 @@ test('a machine whose kernel dies is tried once more, and says so; a second deat
   assert.equal((await ends(died, died, lived)).results.at(-1)[1].problem, 'the kernel panicked');
 });
 
+test('a test that failed before the machine died is a failure', async () => {
+  const lines = [
+    'running 1 test',
+    'test a ... FAILED',
+    'test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured',
+  ];
+  const first = { results: tallies({ core: lines }, { code: 125, problem: 'the kernel panicked' }), died: true };
+  const lived = { results: tallies({ core: CORE, ava: AVA }, { code: 0 }), died: false };
+  assert.equal((await ends(first, lived)).results, first.results);
+});
+
 test('a machine that ends in another way is tried once', async () => {
   let tries = 0;
   const hung = { results: tallies({}, { code: 124, problem: 'the time was up' }), died: false };

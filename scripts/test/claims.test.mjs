@@ -95,4 +95,9 @@ test('an unknown claim and an unknown option are refused', () => {
   const [unknown, strange] = [claims([], 'no-such'), claims([], '--no-such')];
   assert.deepEqual([unknown.status, strange.status], [2, 2]);
   assert.match(unknown.stderr, /no such claim: no-such/);
+  const nowhere = spawnSync(process.execPath, [join(ROOT, 'scripts/claims.mjs'), '--folder', '/no/such'], {
+    encoding: 'utf8',
+  });
+  assert.equal(nowhere.status, 2);
+  assert.match(nowhere.stderr, /^such\/ENOENT/m);
 });

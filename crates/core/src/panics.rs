@@ -16,16 +16,26 @@ impl Panics {
     /// Takes a step, and goes on whatever comes of it.
     pub(crate) fn catch(&mut self, step: impl FnOnce()) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(step)) {
-            self.first.get_or_insert(panic);
+            match self.first {
+                None => self.first = Some(panic),
+                Some(_) => leave(panic),
+            }
         }
     }
 
     /// Panics with the first one; but not where the thread does so already, as a second panic would end the process.
     pub(crate) fn resume(self) {
-        if let Some(panic) = self.first.filter(|_| !thread::panicking()) {
-            resume_unwind(panic);
+        match self.first {
+            Some(panic) if thread::panicking() => leave(panic),
+            Some(panic) => resume_unwind(panic),
+            None => {}
         }
     }
+}
+
+/// What nobody will look at is not dropped either: that could panic again.
+fn leave(panic: Box<dyn Any + Send>) {
+    let _left = Box::leak(panic);
 }
 
 /// A value of a program's: what its drop does is not ours, and may be to panic. Where the thread unwinds already, that

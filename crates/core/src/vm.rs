@@ -227,14 +227,14 @@ impl Vm {
 
     /// Stops every vCPU, joins their threads, deletes the slots and unmaps the memory. Twice is harmless, and every
     /// caller finds it done, whoever else is at it. From inside a run (in a device, in a callback of [`Vcpu::start`]) it
-    /// returns at once, and the rest happens when that call has returned. A job of the control thread, a reader that is
-    /// woken, and what is dropped with a buffer's `keep` find the slots deleted, and perhaps not yet everything unmapped:
-    /// where another thread closes as well it may be waiting for them. Where code of a program's panics (a buffer's `keep`,
+    /// returns at once, and the rest happens when that call has returned. A job of a control thread, a reader that is
+    /// woken (of this VM or of another), and what is dropped with a buffer's `keep` find the slots deleted, and perhaps
+    /// neither everything unmapped nor this VM's own job at its end: others may be waiting for them. Where code of a program's panics (a buffer's `keep`,
     /// a reader that is woken), everything is done first, and then the first panic goes on.
     ///
     /// Jobs that the control thread has not begun are dropped. The one that it is at is waited for, as it may use what is
-    /// closed here: for a read, write or fill that is the copying (about a second for 10 GB), for a change of slots its
-    /// ioctls, and for whatever else the job does as long as that takes (opening a file: what the file system needs).
+    /// closed here: for a read, write or fill that is the copying (about a second for 10 GB), for a search the 256 KiB that
+    /// it is at, for a change of slots its ioctls, and for whatever else the job does as long as that takes (opening a file: what the file system needs).
     pub fn close(&self) {
         self.shared.close();
     }
@@ -295,16 +295,14 @@ impl VmShared {
     }
 
     /// Waits for the control thread, and for whoever lets go of the memory. A thread that others wait for here or in
-    /// `bus.close()` does not wait for them: what wakes a reader for nobody, a job for no memory, and a buffer's keep
-    /// ([`GuestMemory::await_release`]) for no other's.
+    /// `bus.close()`, whichever VM it is of, does not wait for them: a job and what wakes a reader for nobody, a buffer's
+    /// keep ([`GuestMemory::await_release`]) for no other's.
     fn await_others(&self) {
-        if is_drainer_thread() {
+        if is_drainer_thread() || is_control_thread() {
             return;
         }
         self.control.close();
-        if !is_control_thread() {
-            self.memory.await_release();
-        }
+        self.memory.await_release();
     }
 
     /// For a thread that is inside a run and cannot wait for itself.

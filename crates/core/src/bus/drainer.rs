@@ -5,10 +5,10 @@ use std::{
     cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    thread::{self, Builder, JoinHandle, ThreadId},
+    thread::{Builder, JoinHandle},
     time::Duration,
 };
 
@@ -35,7 +35,6 @@ pub(super) struct Activity {
     asleep: AtomicBool,
     ended: Mutex<bool>,
     changed: Condvar,
-    thread: OnceLock<ThreadId>,
 }
 
 impl Activity {
@@ -80,11 +79,6 @@ impl Activity {
     pub(super) fn finish(&self) {
         *self.ended() = true;
         self.changed.notify_all();
-    }
-
-    /// Whether this is the thread that looks.
-    pub(super) fn is_watched_here(&self) -> bool {
-        self.thread.get() == Some(&thread::current().id())
     }
 
     fn ended(&self) -> MutexGuard<'_, bool> {
@@ -155,8 +149,8 @@ impl Drainer {
 impl Drop for Drainer {
     fn drop(&mut self) {
         self.activity.finish();
-        // The thread may be the last that has the bus, and cannot wait for itself.
-        let thread = self.thread.take().filter(|_| !self.activity.is_watched_here());
+        // The thread may be the last that has the bus, and cannot wait for itself; nor does one wait for another.
+        let thread = self.thread.take().filter(|_| !is_drainer_thread());
         if let Some(thread) = thread {
             // Its body catches panics: there is no result to look at.
             let _ended = thread.join();
@@ -175,7 +169,6 @@ pub(crate) fn is_drainer_thread() -> bool {
 
 fn watch(activity: &Activity, look: impl Fn() -> bool) {
     IS_DRAINER.set(true);
-    activity.thread.get_or_init(|| thread::current().id());
     let mut pace = Pace::default();
     let mut next = None;
     while next.map_or_else(|| activity.sleep(), |time| activity.wait(time)) {
@@ -234,7 +227,7 @@ mod tests {
             activity.end();
             // Until it sleeps, which it says nowhere but here.
             while !activity.asleep.load(Ordering::SeqCst) {
-                thread::yield_now();
+                std::thread::yield_now();
             }
             looks.try_iter().for_each(drop);
         }
@@ -257,7 +250,7 @@ mod tests {
             let began = Instant::now();
             while !activity.asleep.load(Ordering::SeqCst) {
                 assert!(began.elapsed() < Duration::from_secs(60), "it looks on");
-                thread::yield_now();
+                std::thread::yield_now();
             }
             looks.try_iter().for_each(drop);
         }

@@ -9,7 +9,7 @@ use std::sync::{
 use super::{
     ClaimId, PostedWrite,
     claims::{Claim, Claims, Posted},
-    drainer::{Activity, Drainer},
+    drainer::{Activity, Drainer, is_drainer_thread},
     kernel::Kernel,
     queue::Put,
     ring::{Consumer, Cursor, Overfull, Taken},
@@ -143,8 +143,9 @@ impl Shared {
     /// Puts the rest into the queues, and lets go of the VM.
     pub(super) fn close(&self) {
         self.kernel().close();
-        if self.activity.is_watched_here() {
-            // A reader that was woken there and closes the VM cannot wait for itself.
+        if is_drainer_thread() {
+            // A reader that was woken there and closes the VM cannot wait for itself, nor for one of another VM that may
+            // be waiting for it.
             self.activity.finish();
         } else {
             *self.drainer() = None; // under the lock: who closes as well finds it done

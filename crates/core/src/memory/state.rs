@@ -3,7 +3,8 @@
 //! Locks, in this order: `changes` (the fd, and the right to change slots) is held through a whole change, ioctl
 //! included; then the vCPUs may be held out; `published` (what lies where) is held for a look-up or for the update
 //! itself, through ioctls only while the vCPUs are out, never through a copy. So a slow ioctl delays other changes and
-//! no access, and a long copy delays nobody: it holds its regions by `Arc`. No memory is let go of under a lock: to
+//! no access, and a long copy delays nobody: it holds its regions by `Arc`. `letting_go` says whether a closer is at it;
+//! it is taken last, and nothing is done under it. No memory is let go of under a lock: to
 //! unmap takes its time, and what keeps a buffer is a program's own, which may change slots as it goes, or panic.
 
 use std::{

@@ -38,6 +38,8 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial("close: the second who closes waits for the threads too", second_waits_for_threads),
         trial("close: the second who closes waits for the memory too", second_waits_for_memory),
         trial("close: from what keeps a buffer, while a job and two others close", from_a_keep_and_a_job),
+        trial("close: jobs of two VMs that close each other", from_jobs_of_two_vms),
+        trial("close: a search ends with the VM", amid_a_search),
         alone("close: keeps that panic leave nothing behind, and the process alive", keeps_that_panic),
     ]
 }
@@ -126,6 +128,38 @@ fn from_between_two_steps() {
     assert!(matches!(run.step(WhenFull::Wait), Err(Error::Closed { .. })));
     drop(run);
     assert_closed(&vcpu, &vm);
+}
+
+fn from_jobs_of_two_vms() {
+    let vms = [vm(), vm()].map(Arc::new);
+    let both = Arc::new(Barrier::new(2));
+    let (sender, receiver) = channel();
+    for (own, other) in [(0, 1), (1, 0)] {
+        let (other, both, sender) = (Arc::clone(&vms[other]), Arc::clone(&both), sender.clone());
+        let job = move || {
+            both.wait();
+            other.close();
+            sender.send(()).unwrap();
+        };
+        vms[own].control().submit(Box::new(job)).unwrap();
+    }
+    for _ in &vms {
+        receiver.recv_timeout(Duration::from_secs(10)).expect("they wait for each other");
+    }
+    for vm in &vms {
+        vm.close();
+    }
+}
+
+fn amid_a_search() {
+    let vm = vm();
+    let slot = map(vm.memory(), 0, 2 << 30, Backing::Anonymous);
+    thread::scope(|scope| {
+        let search = scope.spawn(|| vm.memory().search(slot.range(), b"nowhere", 1));
+        vm.close();
+        // To the end it would be some hundred milliseconds.
+        assert!(matches!(search.join().unwrap(), Err(Error::Closed { .. })));
+    });
 }
 
 /// Two threads close; the second of them returns only after `released` was set, then `release` lets what both wait for

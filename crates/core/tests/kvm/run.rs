@@ -146,7 +146,6 @@ fn idle_kick() {
     machine.assert_ends();
 }
 
-/// Starts a run whose outcome comes through a channel.
 fn kick_thread() {
     let machine = Machine::of(&[Op::Endless]);
     for ticket in 0..u64::from(scaled(200)) {
