@@ -287,7 +287,7 @@ fn from_a_device() {
 
 #[cfg(target_arch = "x86_64")]
 fn halted() {
-    let with_irqchip = typevisor::VmOptions { irqchip: true };
+    let with_irqchip = typevisor::VmOptions { irqchip: true, ..Default::default() };
     let vm = Vm::create(&crate::support::kvm(), &with_irqchip).unwrap();
     // inc word ptr [si]; hlt; jmp -5
     let counters = Counters::running(&[0xff, 0x04, 0xf4, 0xeb, 0xfb], vm, 1, &VcpuOptions::default());
