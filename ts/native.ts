@@ -207,11 +207,11 @@ export interface NativeVm {
   setUnclaimed(options: NativeUnclaimed): Failure | null;
   /** Claims part of the bus. */
   claim(options: NativeClaimOptions): Failure | NativeClaim;
-  stats(): Failure | NativeStats;
   /** Brings the vCPUs out of the guest; that they are is delivered under `id`, with `null`, or why not. */
   pause(id: number): Failure | null;
   /** Lets them go on. */
   resume(): Failure | null;
+  stats(): Failure | NativeStats;
   close(): null;
   /** The same on another thread. */
   closeAsync(): Promise<null>;
