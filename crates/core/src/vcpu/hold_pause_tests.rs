@@ -37,7 +37,7 @@ fn nobody_is_inside_from_when_it_is_told_until_it_is_resumed() {
             let (tell, told) = channel();
             let them = Arc::clone(&vcpus);
             let paused = move |outcome: Result<()>| {
-                let anybody = them.iter().any(|vcpu| vcpu.is_inside());
+                let anybody = them.iter().any(|vcpu| vcpu.running.load(SeqCst));
                 tell.send(outcome.map(|()| anybody)).unwrap();
             };
             hold.pause(Box::new(paused)).unwrap();
