@@ -169,6 +169,8 @@ export class MemorySlot implements Disposable {
 
   /**
    * Moves the slot to another guest physical address; its content stays. One ioctl (api.rst 4.35): vCPUs may be running.
+   * For a moment it may be at neither place, which a guest that reaches for it meets as an `mmio` exit;
+   * `vm.memory.change` moves it with the vCPUs held out.
    * KVM waits for each of them that is inside the kernel: long, where one sleeps in a missing page. `vm.memory.promises.move`
    * waits off this thread.
    *

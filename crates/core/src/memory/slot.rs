@@ -148,6 +148,8 @@ impl MemorySlot {
 
     /// Moves the slot to `gpa` (bytes, page-aligned) in one ioctl, with content, number and size as they are, while
     /// vCPUs run (api.rst 4.35). The new place may overlap the old one. Moving to where it lies does nothing.
+    /// For a moment it may be at neither place, which a guest that reaches for it meets as an MMIO exit;
+    /// [`GuestMemory::change`] moves it with the vCPUs held out.
     ///
     /// # Errors
     /// [`Error::Unaligned`], [`Error::OutOfRange`], [`Error::AddressWidth`], [`Error::SlotOverlap`] with another slot,
