@@ -254,6 +254,12 @@ impl Vcpu {
         })
     }
 
+    /// For [`crate::hooks`].
+    #[cfg(feature = "test-hooks")]
+    pub(crate) fn leave_exit_reason(&self, reason: u32) -> Result<()> {
+        self.shared.with_engine(|engine| engine.put(crate::exit::EXIT_REASON, &reason.to_le_bytes()))
+    }
+
     fn settled_engine<T>(&self, act: impl FnOnce(&mut Engine) -> Result<T>) -> Result<T> {
         self.shared.with_engine(|engine| {
             engine.check_answered()?;
