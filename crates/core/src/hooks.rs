@@ -26,3 +26,18 @@ pub fn ioctls() -> u64 {
 pub fn hold(vm: &crate::Vm) -> impl Sized {
     vm.hold()
 }
+
+/// Stores an exit reason in the vCPU's `kvm_run` page, as an earlier run may have left it there.
+///
+/// ```no_run
+/// use typevisor::{Kvm, Vm, VmOptions, vcpu::VcpuOptions};
+/// let vm = Vm::create(&Kvm::open(Default::default())?, &VmOptions::default())?;
+/// typevisor::hooks::leave_exit_reason(&vm.create_vcpu(VcpuOptions::default())?, 39)?;
+/// # Ok::<(), typevisor::Error>(())
+/// ```
+///
+/// # Errors
+/// [`crate::Error::Busy`] while the vCPU runs, [`crate::Error::Closed`].
+pub fn leave_exit_reason(vcpu: &crate::Vcpu, reason: u32) -> crate::error::Result<()> {
+    vcpu.leave_exit_reason(reason)
+}

@@ -19,6 +19,7 @@ const FAULT_SIZE: usize = offset_of!(kvm_run, __bindgen_anon_1.memory_fault.size
 const READ: u64 = 1;
 const WRITE: u64 = 1 << 1;
 const EXEC: u64 = 1 << 2;
+const ANY_OF_THEM: u64 = 0b111;
 
 /// Which half of guest memory an access was to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -107,7 +108,7 @@ fn memory_fault(page: RunBytes<'_>, errno: Errno) -> Option<Exit> {
 
 /// Two at once make no sense, and say nothing.
 const fn rwx(flags: u64) -> Option<FaultKind> {
-    match flags & (READ | WRITE | EXEC) {
+    match flags & ANY_OF_THEM {
         READ => Some(FaultKind::Read),
         WRITE => Some(FaultKind::Write),
         EXEC => Some(FaultKind::Exec),

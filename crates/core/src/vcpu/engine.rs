@@ -129,7 +129,7 @@ impl Engine {
     /// Puts the answer where the kernel looks for it. An exit takes one.
     pub(crate) fn answer(&mut self, bytes: &[u8]) -> Result<()> {
         let at = self.wanted()?.place(bytes.len())?;
-        self.put(at, bytes)
+        self.complete_with(at, bytes)
     }
 
     /// The same with a number, of as many bytes as the exit wants.
@@ -146,16 +146,19 @@ impl Engine {
     /// Makes the guest's instruction fault: `msr.error` of api.rst section 5.
     pub(crate) fn answer_fault(&mut self) -> Result<()> {
         let at = self.wanted()?.fault()?;
-        self.put(at, &[1])
+        self.complete_with(at, &[1])
     }
 
-    fn put(&mut self, at: usize, bytes: &[u8]) -> Result<()> {
-        if !self.page.write(at, bytes) {
-            // The decoder has seen to it that an answer fits.
-            return Err(Error::Internal { message: "an answer does not fit in the kvm_run page".into() });
-        }
+    fn complete_with(&mut self, at: usize, bytes: &[u8]) -> Result<()> {
+        self.put(at, bytes)?;
         self.pending = Pending::Completion;
         Ok(())
+    }
+
+    pub(super) fn put(&mut self, at: usize, bytes: &[u8]) -> Result<()> {
+        // The decoder has seen to it that an answer fits.
+        let misfit = || Error::Internal { message: "an answer does not fit in the kvm_run page".into() };
+        self.page.write(at, bytes).then_some(()).ok_or_else(misfit)
     }
 
     /// Once before a run, on the thread that drives it: from here on that thread is signalled.

@@ -300,6 +300,12 @@ impl Vcpu {
         Ok(Stats { kvm: Stats::if_any(self.kvm_stats())?, exits: self.exit_stats() })
     }
 
+    /// For [`crate::hooks`].
+    #[cfg(feature = "test-hooks")]
+    pub(crate) fn leave_exit_reason(&self, reason: u32) -> Result<()> {
+        self.shared.with_engine(|engine| engine.put(crate::exit::EXIT_REASON, &reason.to_le_bytes()))
+    }
+
     fn settled_engine<T>(&self, act: impl FnOnce(&mut Engine) -> Result<T>) -> Result<T> {
         self.shared.with_engine(|engine| {
             engine.check_answered()?;

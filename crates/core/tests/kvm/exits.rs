@@ -7,6 +7,7 @@ use crate::support::x86_only;
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
         x86_only!("exit: an instruction that KVM cannot emulate comes with its bytes", emulation_failure),
+        x86_only!("exit: a failing run is no fault of long ago", stale_reason),
         x86_only!("exit: a lowered task priority comes with its value", task_priority),
     ]
 }
@@ -27,6 +28,38 @@ fn emulation_failure() {
     assert_eq!(instruction.is_some(), flags.is_some_and(|flags| flags & 1 != 0), "{exit:?}");
     if let Some(instruction) = instruction {
         assert!(instruction.starts_with(&[0x0f, 0xf5, 6, 0, 0]), "{instruction:02x?}");
+    }
+}
+
+/// Kernels before 6.8 do not touch the reason where `KVM_RUN` fails; newer ones overwrite it at entry themselves.
+#[cfg(target_arch = "x86_64")]
+fn stale_reason() {
+    use std::sync::Arc;
+
+    use typevisor::{
+        Errno, Exit,
+        hooks::leave_exit_reason,
+        memory::{Backing, FileSharing},
+        vcpu::{BootMode, BootOptions, Privilege},
+    };
+
+    use crate::{
+        backing_support::{PAGE, map, new_file},
+        machine::{CODE, Machine, THERE},
+    };
+
+    // mov al, [THERE], in ring 3: no KVM interprets that
+    let machine = Machine::real_mode(&[0x8a, 0x04, 0x25, 0, 0, 2, 0]);
+    let long =
+        BootOptions { privilege: Privilege::User, stack: Some(0x8000), ..BootOptions::new(BootMode::Long, CODE) };
+    machine.vcpu.boot(&long).unwrap();
+    let file = Arc::new(new_file(PAGE));
+    let backing = Backing::File { file: Arc::clone(&file), offset: 0, sharing: FileSharing::Shared };
+    map(machine.vm.memory(), THERE, PAGE, backing);
+    file.set_len(0).unwrap();
+    for _ in 0..2 {
+        leave_exit_reason(&machine.vcpu, kvm_bindings::KVM_EXIT_MEMORY_FAULT).unwrap();
+        assert_eq!(machine.run(), Exit::RunFailed { errno: Errno(libc::EFAULT) });
     }
 }
 
