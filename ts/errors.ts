@@ -107,8 +107,12 @@ export class TypevisorError extends Error {
   }
 }
 
+/** An errno of `KVM_RUN` that libuv has no name for: the memory is broken. */
+const EHWPOISON = -133;
+
 /** The name of a negative errno. `getSystemErrorName` throws on others, and gives a sentence for what it does not know. */
 export function errnoName(errno: number): string {
+  if (errno === EHWPOISON) return 'EHWPOISON';
   const name = Number.isInteger(errno) && errno < 0 ? getSystemErrorName(errno) : undefined;
   return name !== undefined && /^E[A-Z0-9]+$/u.test(name) ? name : `errno ${-errno}`;
 }

@@ -1,10 +1,29 @@
-/** Why a vCPU stopped, as plain frozen data. The addon keeps what the kernel said; here it gets its public form. */
+/**
+ * Why a vCPU stopped, as plain frozen data: the kinds that every architecture has, and the union of all. Those of one alone
+ * are in exit-x86.ts and exit-aarch64.ts.
+ */
 
-import { errnoName } from './errors.ts';
-import type { NativeExit } from './native.ts';
+import type { ArmLdst64bExit, ArmNisvExit, ArmSeaExit } from './exit-aarch64.ts';
+import type {
+  ApResetHoldExit,
+  BusLockExit,
+  ExceptionExit,
+  HypervExit,
+  IoapicEoiExit,
+  IrqWindowOpenExit,
+  NmiExit,
+  NotifyExit,
+  RdmsrExit,
+  SetTprExit,
+  SnpReqCertsExit,
+  TdxExit,
+  TprAccessExit,
+  WrmsrExit,
+  XenExit,
+} from './exit-x86.ts';
 
 /** Names of the kernel's header (`KVM_SYSTEM_EVENT_*`), in kebab-case. */
-const SYSTEM_EVENTS = ['shutdown', 'reset', 'crash', 'wakeup', 'suspend', 'sev-term', 'tdx-fatal'] as const;
+export const SYSTEM_EVENTS = ['shutdown', 'reset', 'crash', 'wakeup', 'suspend', 'sev-term', 'tdx-fatal'] as const;
 
 /** What a guest asked of its machine. `'unknown'`: a number that this version of Typevisor does not know. */
 export type SystemEvent = (typeof SYSTEM_EVENTS)[number] | 'unknown';
@@ -76,14 +95,38 @@ export interface FailEntryExit {
   readonly cpu: number;
 }
 
+/** Names of the kernel's header (`KVM_INTERNAL_ERROR_*`), in kebab-case. */
+export const INTERNAL_ERRORS = ['emulation', 'simul-ex', 'delivery-ev', 'unexpected-exit-reason'] as const;
+
+/** Why KVM gave up. `'unknown'`: a number that this version of Typevisor does not know. */
+export type InternalErrorName = (typeof INTERNAL_ERRORS)[number] | 'unknown';
+
 /**
- * KVM could not go on: `suberror` 1 is an instruction its emulator does not know, whose bytes are in `instruction`
- * where the kernel gives them. `data` holds the kernel's words as they came.
+ * KVM could not go on. `suberror` is the kernel's number, `name` its name:
+ *
+ * - `'emulation'`: an instruction that its emulator does not know. From Linux 5.14 on `flags` says what of `data` is a
+ *   promise (bit 0: the instruction's bytes), and `instruction` has those bytes, at most 15.
+ * - `'simul-ex'`: an exception while another one was delivered, of which KVM can deliver neither.
+ * - `'delivery-ev'`: an exit in the middle of delivering an event, as on an interrupt table without memory.
+ * - `'unexpected-exit-reason'`: the processor left the guest for a reason that KVM does not know.
+ *
+ * `data` holds the kernel's words as they came, at most 16; but for `flags` and the instruction they are not an interface.
+ * (api.rst section 5; `struct emulation_failure` in linux/kvm.h)
+ *
+ * @example
+ * using vm = Vm.create();
+ * vm.memory.map({ gpa: 0xffff_f000, size: 4 * KiB });
+ * // pmaddwd mm0, cs:[0]: no memory is there, and KVM's emulator does not know the instruction
+ * vm.memory.write(0xffff_fff0, Uint8Array.of(0x2e, 0x0f, 0xf5, 0x06, 0x00, 0x00));
+ * const exit = await vm.createVcpu().run();
+ * if (exit.kind === 'internal-error') console.log(exit.name, exit.instruction?.subarray(0, 6));
  */
 export interface InternalErrorExit {
   readonly kind: 'internal-error';
   readonly suberror: number;
+  readonly name: InternalErrorName;
   readonly data: readonly bigint[];
+  readonly flags?: bigint;
   readonly instruction?: Uint8Array;
 }
 
@@ -125,6 +168,83 @@ export interface SystemEventExit {
 }
 
 /**
+ * The guest made a hypercall that was made an exit: on x86_64 by `KVM_CAP_EXIT_HYPERCALL` (Linux 5.14), on aarch64 by an
+ * SMCCC filter (`KVM_ARM_SMCCC_FILTER`, Linux 6.4). (api.rst section 5, `KVM_EXIT_HYPERCALL`)
+ *
+ * - `arch: 'x86_64'`: `nr` and the six `args` as the guest gave them; bit 0 of `flags` says that it runs 64-bit code. Wants
+ *   the result as its answer, 8 bytes; a failure is `BigInt.asUintN(64, -1000n)`.
+ * - `arch: 'aarch64'`: `nr` is the SMCCC function. Arguments are in the guest's registers, and there the result goes; the
+ *   program counter is behind the call. Bit 0 of `flags`: by `smc` and not by `hvc`; bit 1: by a 16-bit instruction. Wants
+ *   no answer.
+ */
+export type HypercallExit =
+  | {
+      readonly kind: 'hypercall';
+      readonly arch: 'x86_64';
+      readonly nr: bigint;
+      readonly args: readonly bigint[];
+      readonly flags: bigint;
+    }
+  | { readonly kind: 'hypercall'; readonly arch: 'aarch64'; readonly nr: bigint; readonly flags: bigint };
+
+/**
+ * A breakpoint, watchpoint or single step of `KVM_SET_GUEST_DEBUG`. (api.rst section 5, `KVM_EXIT_DEBUG`)
+ *
+ * - `arch: 'x86_64'`: `exception` 1 is #DB, 3 is #BP (`int3`); `pc` is the instruction's linear address. `dr6` and `dr7` come
+ *   with exception 1. After a single step that KVM interpreted `dr7` is that of an earlier exit.
+ * - `arch: 'aarch64'`: `hsr` is `ESR_EL2`, whose upper half older kernels do not give; `far` the address that the guest
+ *   reached for, at a watchpoint.
+ */
+export type DebugExit =
+  | {
+      readonly kind: 'debug';
+      readonly arch: 'x86_64';
+      readonly exception: number;
+      readonly pc: bigint;
+      readonly dr6?: bigint;
+      readonly dr7?: bigint;
+    }
+  | { readonly kind: 'debug'; readonly arch: 'aarch64'; readonly hsr: bigint; readonly far?: bigint };
+
+/**
+ * The vCPU's dirty ring is full: it has to be collected before the guest runs on (capability `dirty-log-ring` or
+ * `dirty-log-ring-acq-rel`, Linux 5.11; api.rst section 8, "KVM_CAP_DIRTY_LOG_RING").
+ */
+export interface DirtyRingFullExit {
+  readonly kind: 'dirty-ring-full';
+}
+
+/** What Typevisor makes of a memory fault. */
+export const FAULT_CAUSES = ['conversion', 'poison'] as const;
+
+/** Why an access failed, as far as it can be told; see {@link MemoryFaultExit}. */
+export type FaultCause = (typeof FAULT_CAUSES)[number] | 'unknown';
+
+/**
+ * `KVM_RUN` failed over memory that it could not give the guest, and says which: `gpa` and `size` in bytes. (Linux 6.8,
+ * capability `memory-fault-info`, though aarch64 does so without; api.rst section 5, `KVM_EXIT_MEMORY_FAULT`)
+ *
+ * - `flags` are the kernel's (`KVM_MEMORY_EXIT_FLAG_*`), `access` is what they say of the half of memory that was meant.
+ * - `rwx` is what the guest was about to do, where a kernel says that: not mainline's.
+ * - `errno` is negative, `errnoName` its name: `'EFAULT'` or `'EHWPOISON'`.
+ * - `cause` is Typevisor's inference: `'conversion'` (the guest wants the memory to be private), `'poison'` (the host's
+ *   memory is broken there) or `'unknown'`.
+ *
+ * Running on meets the same fault until its cause is gone.
+ */
+export interface MemoryFaultExit {
+  readonly kind: 'memory-fault';
+  readonly gpa: number;
+  readonly size: number;
+  readonly flags: bigint;
+  readonly access: 'private' | 'shared';
+  readonly rwx?: 'read' | 'write' | 'exec';
+  readonly errno: number;
+  readonly errnoName: string;
+  readonly cause: FaultCause;
+}
+
+/**
  * `KVM_RUN` failed without a payload. `errno` is negative, as everywhere in Node, and `errnoName` its name: `'EFAULT'`.
  *
  * `'ENOSYS'` on aarch64: the guest reached for an address without memory by an instruction that the processor does not
@@ -137,11 +257,16 @@ export interface RunFailedExit {
   readonly errnoName: string;
 }
 
-/** An exit newer than this version of Typevisor: `reason` is the kernel's number, `bytes` its part of the exit page. */
+/**
+ * An exit newer than this version of Typevisor, or one that makes no sense: `reason` is the kernel's number, `bytes` its part
+ * of the exit page. With reason 0 the processor left the guest for a reason that KVM does not know: `hardwareReason`.
+ * (api.rst section 5, `KVM_EXIT_UNKNOWN`)
+ */
 export interface UnknownExit {
   readonly kind: 'unknown';
   readonly reason: number;
   readonly bytes: Uint8Array;
+  readonly hardwareReason?: bigint;
 }
 
 /**
@@ -165,48 +290,27 @@ export type Exit =
   | FailEntryExit
   | InternalErrorExit
   | SystemEventExit
+  | HypercallExit
+  | DebugExit
+  | ExceptionExit
+  | IrqWindowOpenExit
+  | SetTprExit
+  | TprAccessExit
+  | NmiExit
+  | IoapicEoiExit
+  | HypervExit
+  | XenExit
+  | RdmsrExit
+  | WrmsrExit
+  | DirtyRingFullExit
+  | BusLockExit
+  | ApResetHoldExit
+  | NotifyExit
+  | MemoryFaultExit
+  | ArmNisvExit
+  | ArmLdst64bExit
+  | ArmSeaExit
+  | TdxExit
+  | SnpReqCertsExit
   | RunFailedExit
   | UnknownExit;
-
-/** The public form of what the addon delivered. */
-export function decode(exit: NativeExit): Exit {
-  return Object.freeze(publicForm(exit));
-}
-
-function publicForm(exit: NativeExit): Exit {
-  switch (exit.kind) {
-    case 'io': {
-      const { kind, port, size, count, data } = exit;
-      return exit.out
-        ? { kind, direction: 'out', port, size, count, data }
-        : { kind, direction: 'in', port, size, count };
-    }
-    case 'mmio': {
-      const { kind, gpa, size, data } = exit;
-      return exit.write ? { kind, direction: 'write', gpa, size, data } : { kind, direction: 'read', gpa, size };
-    }
-    case 'internal-error': {
-      const { kind, suberror, instruction } = exit;
-      const data = Object.freeze(exit.data);
-      return instruction === null ? { kind, suberror, data } : { kind, suberror, data, instruction };
-    }
-    case 'system-event': {
-      const { kind, type, flags } = exit;
-      const event = SYSTEM_EVENTS.find(name => name === exit.event) ?? 'unknown';
-      const data = Object.freeze(exit.data);
-      return flags === null ? { kind, event, type, data } : { kind, event, type, data, flags };
-    }
-    case 'hlt':
-    case 'intr':
-    case 'shutdown':
-      return { kind: exit.kind };
-    case 'fail-entry':
-      return { kind: exit.kind, reason: exit.reason, cpu: exit.cpu };
-    case 'run-failed':
-      return { kind: exit.kind, errno: exit.errno, errnoName: errnoName(exit.errno) };
-    case 'unknown':
-      return { kind: exit.kind, reason: exit.reason, bytes: exit.bytes };
-    default:
-      return exit satisfies never;
-  }
-}

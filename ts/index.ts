@@ -25,14 +25,21 @@ export { GiB, KiB, MiB } from './units.ts';
 // vCPUs and their exits
 export type { Boot, BootOptions } from './boot.ts';
 export { type RunOptions, type RunSyncOptions, Vcpu } from './vcpu.ts';
-export type { Answer, Handlers } from './serve.ts';
+export type { Answer } from './answer.ts';
+export type { Handlers } from './serve.ts';
 export type {
+  DebugExit,
+  DirtyRingFullExit,
   Exit,
   FailEntryExit,
+  FaultCause,
   HltExit,
+  HypercallExit,
   InternalErrorExit,
+  InternalErrorName,
   IntrExit,
   IoExit,
+  MemoryFaultExit,
   MmioExit,
   RunFailedExit,
   ShutdownExit,
@@ -40,6 +47,25 @@ export type {
   SystemEventExit,
   UnknownExit,
 } from './exit.ts';
+export type {
+  ApResetHoldExit,
+  BusLockExit,
+  ExceptionExit,
+  HypervExit,
+  IoapicEoiExit,
+  IrqWindowOpenExit,
+  MsrReason,
+  NmiExit,
+  NotifyExit,
+  RdmsrExit,
+  SetTprExit,
+  SnpReqCertsExit,
+  TdxExit,
+  TprAccessExit,
+  WrmsrExit,
+  XenExit,
+} from './exit-x86.ts';
+export type { ArmLdst64bExit, ArmNisvExit, ArmSeaExit } from './exit-aarch64.ts';
 export type {
   Aarch64Registers,
   DescriptorTable,

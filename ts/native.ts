@@ -57,10 +57,52 @@ export type NativeExit =
   | { kind: 'intr' }
   | { kind: 'shutdown' }
   | { kind: 'fail-entry'; reason: bigint; cpu: number }
-  | { kind: 'internal-error'; suberror: number; data: bigint[]; instruction: Uint8Array | null }
+  | {
+      kind: 'internal-error';
+      suberror: number;
+      name: string;
+      data: bigint[];
+      flags: bigint | null;
+      instruction: Uint8Array | null;
+    }
   | { kind: 'system-event'; event: string; type: number; data: bigint[]; flags: bigint | null }
+  | { kind: 'hypercall'; nr: bigint; args: bigint[] | null; flags: bigint }
+  | { kind: 'debug'; exception: number; pc: bigint; dr6: bigint | null; dr7: bigint | null }
+  | { kind: 'debug-arm'; hsr: bigint; far: bigint | null }
+  | { kind: 'exception'; exception: number; errorCode: number }
+  | { kind: 'irq-window-open' }
+  | { kind: 'set-tpr'; cr8: bigint }
+  | { kind: 'tpr-access'; rip: bigint; write: boolean }
+  | { kind: 'nmi' }
+  | { kind: 'ioapic-eoi'; vector: number }
+  | { kind: 'hyperv-synic'; msr: number; control: bigint; evtPage: bigint; msgPage: bigint }
+  | { kind: 'hyperv-hcall'; input: bigint; params: bigint[] }
+  | { kind: 'hyperv-syndbg'; msr: number; control: bigint; sendPage: bigint; recvPage: bigint; pendingPage: bigint }
+  | { kind: 'hyperv-unknown'; number: number; bytes: Uint8Array }
+  | { kind: 'xen-hcall'; longmode: boolean; cpl: number; input: bigint; params: bigint[] }
+  | { kind: 'xen-unknown'; number: number; bytes: Uint8Array }
+  | { kind: 'rdmsr'; reason: string; reasonBits: number; index: number }
+  | { kind: 'wrmsr'; reason: string; reasonBits: number; index: number; data: bigint }
+  | { kind: 'dirty-ring-full' }
+  | { kind: 'bus-lock' }
+  | { kind: 'ap-reset-hold' }
+  | { kind: 'notify'; flags: number; contextInvalid: boolean }
+  | {
+      kind: 'memory-fault';
+      gpa: number;
+      size: number;
+      flags: bigint;
+      private: boolean;
+      rwx: string | null;
+      errno: number;
+      cause: string;
+    }
+  | { kind: 'arm-nisv'; wide: boolean; esrIss: bigint; faultIpa: number }
+  | { kind: 'arm-sea'; flags: bigint; esr: bigint; gva: bigint | null; gpa: number | null }
+  | { kind: 'tdx'; flags: bigint; nr: bigint; ret: bigint; data: bigint[] }
+  | { kind: 'snp-req-certs'; gpa: bigint; npages: bigint }
   | { kind: 'run-failed'; errno: number }
-  | { kind: 'unknown'; reason: number; bytes: Uint8Array };
+  | { kind: 'unknown'; reason: number; bytes: Uint8Array; hardwareReason: bigint | null };
 
 export interface NativeScalar {
   name: string;
@@ -311,6 +353,8 @@ export interface NativeVcpu {
   syncEnd(): void;
   kick(): Failure | null;
   answer(value: bigint | Uint8Array): Failure | null;
+  /** Makes the guest's instruction fault. */
+  answerFault(): Failure | null;
   registers(): Failure | NativeRegisters;
   setRegisters(some: NativeRegisters): Failure | null;
   boot(options: NativeBootOptions): Failure | NativeBoot;

@@ -1,20 +1,12 @@
 /** Driving a vCPU over many exits: by a loop, or by handlers. What an exit wants, and who may run, is the core's say. */
 
 import { AsyncResource } from 'node:async_hooks';
+import { type Answer, type Reply, takesFault, wants } from './answer.ts';
 import { invalid, options } from './check.ts';
 import { isThenable } from './device.ts';
 import { TypevisorError } from './errors.ts';
 import type { Exit } from './exit.ts';
 import type { Seat } from './seat.ts';
-
-/** A value for an exit that wants one: a number, little-endian in as many bytes as it wants, or all of them as bytes. */
-export type Answer = number | bigint | Uint8Array;
-
-/** Kinds of exit that can want an answer: those of which there is one with direction `'in'` or `'read'`. */
-type Asking = Extract<Exit, { readonly direction: 'in' | 'read' }>['kind'];
-
-/** What a handler gives back. Nothing, for an exit that wants no answer: go on. */
-type Reply<Kind> = 'stop' | undefined | void | (Kind extends Asking ? Answer : never);
 
 /** A handler of one kind of exit. */
 type Handler<Kind> = (exit: Extract<Exit, { readonly kind: Kind }>) => Reply<Kind> | PromiseLike<Reply<Kind>>;
@@ -22,7 +14,9 @@ type Handler<Kind> = (exit: Extract<Exit, { readonly kind: Kind }>) => Reply<Kin
 /**
  * What to do with exits, by kind: for {@link Vcpu.serve}. What a handler gives back, or a promise of it:
  *
- * - for an exit that wants an answer (`io` with direction `'in'`, `mmio` with direction `'read'`) the answer;
+ * - for an exit that wants an answer (`io` with direction `'in'`, `mmio` with direction `'read'`, and as their kinds say) the
+ *   answer, which for `rdmsr` may be `'fault'`;
+ * - for one that may be answered (`wrmsr` by `'fault'`, `tdx`) that, `'stop'` or nothing;
  * - for all others `'stop'`, which ends `serve`, or nothing.
  *
  * An `async` handler that returns `'stop'` and nothing else has to say `'stop' as const`, or TypeScript sees any string.
@@ -39,6 +33,28 @@ const KINDS: Readonly<Record<Exit['kind'], true>> = {
   'fail-entry': true,
   'internal-error': true,
   'system-event': true,
+  hypercall: true,
+  debug: true,
+  exception: true,
+  'irq-window-open': true,
+  'set-tpr': true,
+  'tpr-access': true,
+  nmi: true,
+  'ioapic-eoi': true,
+  hyperv: true,
+  xen: true,
+  rdmsr: true,
+  wrmsr: true,
+  'dirty-ring-full': true,
+  'bus-lock': true,
+  'ap-reset-hold': true,
+  notify: true,
+  'memory-fault': true,
+  'arm-nisv': true,
+  'arm-ldst64b': true,
+  'arm-sea': true,
+  tdx: true,
+  'snp-req-certs': true,
   'run-failed': true,
   unknown: true,
 };
@@ -50,7 +66,7 @@ const CONTEXT = 'TypevisorHandler';
 export interface Driven {
   readonly seat: Seat;
   run(signal: AbortSignal | undefined): Promise<Exit>;
-  answer(value: Answer): void;
+  answer(value: Answer | 'fault'): void;
 }
 
 /** `Vcpu.exits`. */
@@ -80,7 +96,8 @@ export async function serve(vcpu: Driven, handlers: Handlers, signal: AbortSigna
       const handled = call(exit);
       if (handled === undefined) return exit;
       const reply = isThenable(handled.reply) ? await seat.wait(handled.reply, signal) : handled.reply;
-      if (wantsAnswer(exit)) vcpu.answer(asAnswer(exit, reply));
+      const answer = answerIn(exit, reply);
+      if (answer !== undefined) vcpu.answer(answer);
       else if (endsServe(exit, reply)) return exit;
     }
   } finally {
@@ -114,19 +131,26 @@ function inOwnContext(handler: (exit: Exit) => unknown, exit: Exit): unknown {
   return new AsyncResource(CONTEXT).runInAsyncScope(handler, undefined, exit);
 }
 
-function wantsAnswer(exit: Exit): boolean {
-  return 'direction' in exit && (exit.direction === 'in' || exit.direction === 'read');
+/** The answer that a handler gave, where the exit takes one. */
+function answerIn(exit: Exit, reply: unknown): Answer | 'fault' | undefined {
+  const wanted = wants(exit);
+  if (wanted === 'nothing') return undefined;
+  if (isAnswer(reply) || (reply === 'fault' && takesFault(exit))) return reply;
+  return wanted === 'maybe' ? undefined : refuse(exit, reply);
 }
 
 function isAnswer(reply: unknown): reply is Answer {
   return typeof reply === 'number' || typeof reply === 'bigint' || reply instanceof Uint8Array;
 }
 
-function asAnswer({ kind }: Exit, reply: unknown): Answer {
-  if (isAnswer(reply)) return reply;
-  const expected = 'a number, a bigint or a Uint8Array';
-  if (reply !== undefined) throw invalid(`what the '${kind}' handler returns for a read`, expected, reply);
-  const message = `the '${kind}' handler returned nothing for a read: return the answer, ${expected}`;
+function refuse(exit: Exit, reply: unknown): never {
+  const { kind } = exit;
+  const what = 'direction' in exit ? 'a read' : 'an exit that wants an answer';
+  const expected = takesFault(exit)
+    ? "a number, a bigint, a Uint8Array or 'fault'"
+    : 'a number, a bigint or a Uint8Array';
+  if (reply !== undefined) throw invalid(`what the '${kind}' handler returns for ${what}`, expected, reply);
+  const message = `the '${kind}' handler returned nothing for ${what}: return the answer, ${expected}`;
   throw new TypevisorError('ERR_EXIT_UNANSWERED', message);
 }
 

@@ -1,12 +1,14 @@
 /** One virtual CPU: runs, stops, answers, registers. Who may drive it when is the core's decision. */
 
 import { types } from 'node:util';
+import type { Answer } from './answer.ts';
 import { type Boot, bootMade, type BootOptions, bootRequest } from './boot.ts';
 import type { BusDoor } from './bus.ts';
 import { abortSignal, integer, invalid, options, quiet, uint64 } from './check.ts';
 import { call, callAsync } from './errors.ts';
 import { drive, driveSync, type Runner, settle } from './drive.ts';
-import { decode, type Exit } from './exit.ts';
+import type { Exit } from './exit.ts';
+import { decode } from './exit-form.ts';
 import { guard, KEY } from './handle.ts';
 import type { Life } from './life.ts';
 import type { NativeVcpu } from './native.ts';
@@ -204,18 +206,23 @@ export class Vcpu implements Disposable, AsyncDisposable {
   }
 
   /**
-   * Answers the exit just delivered, once: an `io` with direction `'in'`, or an `mmio` with direction `'read'`. Takes
-   * effect with the next run.
+   * Answers the exit just delivered, once: an `io` with direction `'in'`, an `mmio` with direction `'read'`, or another that
+   * says so. Takes effect with the next run.
    *
-   * @param value - A number, little-endian in as many bytes as the exit wants, or all of them as bytes.
-   * @throws {TypevisorError} `ERR_NO_ANSWER_EXPECTED`, `ERR_INVALID_ARGUMENT` for the wrong number of bytes,
-   *   `ERR_OUT_OF_RANGE`, `ERR_BUSY`, `ERR_CLOSED`.
+   * @param value - A number, little-endian in as many bytes as the exit wants, or all of them as bytes. `'fault'` makes the
+   *   guest's instruction fault, where the exit is an `rdmsr` or a `wrmsr`.
+   * @throws {TypevisorError} `ERR_NO_ANSWER_EXPECTED`, `ERR_INVALID_ARGUMENT` for the wrong number of bytes and for what
+   *   the exit does not take, `ERR_OUT_OF_RANGE`, `ERR_BUSY`, `ERR_CLOSED`. Nothing is written then.
    */
-  answer(value: number | bigint | Uint8Array): void {
+  answer(value: Answer | 'fault'): void {
     const native = this.#native;
     this.#seat.checkIdle();
-    const answer = typeof value === 'object' ? answerBytes(value) : whole(value);
-    call(() => native.answer(answer));
+    if (value === 'fault') {
+      call(() => native.answerFault());
+    } else {
+      const answer = typeof value === 'object' ? answerBytes(value) : whole(value);
+      call(() => native.answer(answer));
+    }
     this.#runner.unfinished = undefined;
   }
 
@@ -340,7 +347,7 @@ function signalOf(how: RunOptions | undefined, name: string): AbortSignal | unde
   return abortSignal(options<RunOptions>(how, name, ['signal']).signal, 'signal');
 }
 
-const ANSWER = 'a number, a bigint or a Uint8Array';
+const ANSWER = "a number, a bigint or a Uint8Array, or 'fault' for a model-specific register";
 
 function whole(value: unknown): bigint {
   if (typeof value === 'number') return BigInt(integer(value, 'value', 0, Number.MAX_SAFE_INTEGER));

@@ -57,3 +57,14 @@ test('vcpu.answer: what cannot be an answer is refused, and the exit stays unans
   t.regex(throwsCode(t, 'ERR_INVALID_ARGUMENT', () => guest.vcpu.answer(wrong(null)))?.message ?? '', /a bigint or/u);
   await rejectsCode(t, 'ERR_EXIT_UNANSWERED', guest.vcpu.run());
 });
+
+test("vcpu.answer: 'fault' is for exits that take one, and the exit stays unanswered", async t => {
+  using guest = machine(ASK);
+  throwsCode(t, 'ERR_NO_ANSWER_EXPECTED', () => guest.vcpu.answer('fault'));
+  await guest.vcpu.run();
+  throwsCode(t, 'ERR_INVALID_ARGUMENT', () => guest.vcpu.answer('fault'));
+  await rejectsCode(t, 'ERR_EXIT_UNANSWERED', guest.vcpu.run());
+  guest.vcpu.answer(0x33);
+  t.deepEqual(await guest.vcpu.run(), STOPPED);
+  t.is(byteOf(guest.vcpu), 0x33);
+});

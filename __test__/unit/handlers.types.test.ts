@@ -23,6 +23,15 @@ const accepted: Handlers = {
   unknown: ({ bytes }) => {
     bytes.fill(0);
   },
+  hypercall: exit => (exit.arch === 'x86_64' ? exit.args[0] : 'stop'),
+  debug: exit => (exit.arch === 'aarch64' && exit.far !== 1n ? undefined : 'stop'),
+  hyperv: exit => (exit.type === 'hcall' ? exit.params[0] : undefined),
+  xen: exit => (exit.type === 'hcall' ? 0n : 'stop'),
+  rdmsr: ({ index }) => (index === 0x1b ? 0n : 'fault'),
+  wrmsr: async ({ data }) => (data === 0n ? ('fault' as const) : undefined),
+  'memory-fault': ({ cause, access }) => (cause === 'poison' || access === 'private' ? 'stop' : undefined),
+  tdx: ({ nr }) => (nr === 0x10002n ? new Uint8Array(48) : undefined),
+  'snp-req-certs': ({ npages }) => (npages > 1n ? 0 : 28),
 };
 
 const answers: readonly Handlers[] = [
@@ -32,6 +41,9 @@ const answers: readonly Handlers[] = [
   { mmio: async () => 1 },
   { hlt: async () => undefined },
   { hlt: undefined },
+  { wrmsr: () => 'stop' },
+  { rdmsr: async () => 'fault' as const },
+  { 'dirty-ring-full': () => undefined },
   {},
 ];
 
@@ -56,11 +68,23 @@ const refused: readonly Handlers[] = [
   { io: exit => exit.gpa },
   // @ts-expect-error -- what is read has no data yet
   { io: exit => exit.data },
+  // @ts-expect-error -- a register that is read has to be given
+  { rdmsr: () => undefined },
+  // @ts-expect-error -- and nothing stops there
+  { rdmsr: () => 'stop' },
+  // @ts-expect-error -- one that is written takes no value
+  { wrmsr: () => 1n },
+  // @ts-expect-error -- a port does not fault
+  { io: () => 'fault' },
+  // @ts-expect-error -- what takes an answer takes a value
+  { tdx: () => 'fault' },
+  // @ts-expect-error -- a bus lock wants no answer
+  { 'bus-lock': () => 0 },
 ];
 
 test('Handlers: each handler gets the exit of its kind, and gives what that wants', t => {
   const io: ((exit: IoExit) => unknown) | undefined = accepted.io;
   const exit: Exit & IoExit = { kind: 'io', direction: 'in', port: 1, size: 1, count: 3 };
   t.is(io?.(exit), 3);
-  t.is(answers.length + refused.length, 17);
+  t.is(answers.length + refused.length, 26);
 });

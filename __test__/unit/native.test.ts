@@ -9,7 +9,11 @@ const MODULE = 'Binding';
 function declarations(file: string): Map<string, string[]> {
   const text = readFileSync(path(file), 'utf8')
     .replaceAll(/\/\*[^]*?\*\//gu, '')
-    .replaceAll(/\(\n\s+(.*?),?\n\s*\)/gsu, '($1)'); // what the formatter broke into lines
+    .replaceAll(/\(\n\s+(.*?),?\n\s*\)/gsu, '($1)') // what the formatter broke into lines
+    .replaceAll(
+      /\| \{\n([^{}]*?);?\n\s+\}/gu,
+      (_, fields: string) => `| { ${fields.trim().split(/\n\s+/u).join(' ')} }`,
+    );
   const found = new Map<string, string[]>();
   for (const [, name = '', body = ''] of text.matchAll(/export (?:declare class|interface) (\w+) \{\n([^]*?)\n\}/gu)) {
     found.set(

@@ -189,6 +189,12 @@ impl NativeVcpu {
         outcome(self.answer_with(value).map(|()| Null))
     }
 
+    /// Makes the guest's instruction fault.
+    #[napi(catch_unwind)]
+    pub fn answer_fault(&self) -> Outcome<Null> {
+        outcome(self.vcpu.answer_fault().map(|()| Null))
+    }
+
     #[napi(catch_unwind)]
     pub fn registers(&self) -> Outcome<NativeRegisters> {
         outcome(self.vcpu.registers().map(|(registers, pending)| to_native(&registers, pending)))

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     bus::{Bus, Gate, Handled},
     error::{Errno, Error, Result},
-    exit::{Abi, Access, Exit, Raw, decode, decode_exit},
+    exit::{Abi, Exit, Pending, Raw, Wanted, decode, decode_exit},
     sys::{coalesced::Ring, fork::NotInherited, ioctl::KVM_RUN, mapping::keep_kvm_run},
 };
 
@@ -25,6 +25,11 @@ const INLINE: usize = 8;
 
 /// `KVM_RUN` under `immediate_exit` can meet `ENOMEM` when the kernel starts a VM's helper thread (x86).
 const PRIME_TRIES: usize = 5;
+
+/// Whether an entry begins with an exit reason that no kernel gives. Kernels before 6.8 leave the last one in the page where
+/// `KVM_RUN` fails, and a fault would be told of that was not. Never on aarch64: there `exit_reason == KVM_EXIT_MMIO` at
+/// entry *is* the completion of a read, which would otherwise be repeated for ever.
+const FORGETS_THE_REASON: bool = cfg!(target_arch = "x86_64");
 
 /// What a drive is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,19 +68,6 @@ pub(crate) enum Driven {
     Settled,
     /// A device is full ([`WhenFull::Return`]).
     Full,
-}
-
-/// What the guest's last exit still needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pending {
-    Nothing,
-    /// Re-entry completes it.
-    Completion,
-    /// Re-entry completes it, after `size` bytes were put at `at`.
-    Answer {
-        at: usize,
-        size: usize,
-    },
 }
 
 pub(crate) struct Engine {
@@ -117,28 +109,48 @@ impl Engine {
         !matches!(self.pending, Pending::Nothing)
     }
 
-    /// Refuses to go on where the guest waits for a value.
+    /// Refuses to go on where the guest waits for an answer.
     pub(crate) const fn check_answered(&self) -> Result<()> {
-        match self.pending {
-            Pending::Answer { size, .. } => Err(Error::ExitUnanswered { size }),
+        match &self.pending {
+            Pending::Answer(wanted) => wanted.check_given(),
             _ => Ok(()),
         }
     }
 
-    /// Bytes that the last exit wants.
-    pub(crate) const fn wanted(&self) -> Result<usize> {
+    const fn wanted(&self) -> Result<Wanted> {
         match self.pending {
-            Pending::Answer { size, .. } => Ok(size),
+            Pending::Answer(wanted) => Ok(wanted),
             _ => Err(Error::NoAnswerExpected),
         }
     }
 
     /// Puts the answer where the kernel looks for it. An exit takes one.
     pub(crate) fn answer(&mut self, bytes: &[u8]) -> Result<()> {
-        let expected = self.wanted()?;
-        let Pending::Answer { at, .. } = self.pending else { return Err(Error::NoAnswerExpected) };
-        if bytes.len() != expected || !self.page.write(at, bytes) {
-            return Err(Error::AnswerSize { expected, given: bytes.len() });
+        let at = self.wanted()?.place(bytes.len())?;
+        self.put(at, bytes)
+    }
+
+    /// The same with a number, of as many bytes as the exit wants.
+    pub(crate) fn answer_word(&mut self, value: u64) -> Result<()> {
+        let size = self.wanted()?.size()?;
+        let bytes = value.to_le_bytes();
+        let (low, high) = bytes.split_at_checked(size).ok_or(Error::AnswerRange { size })?;
+        if high.iter().any(|byte| *byte != 0) {
+            return Err(Error::AnswerRange { size });
+        }
+        self.answer(low)
+    }
+
+    /// Makes the guest's instruction fault: `msr.error` of api.rst section 5.
+    pub(crate) fn answer_fault(&mut self) -> Result<()> {
+        let at = self.wanted()?.fault()?;
+        self.put(at, &[1])
+    }
+
+    fn put(&mut self, at: usize, bytes: &[u8]) -> Result<()> {
+        if !self.page.write(at, bytes) {
+            // The decoder has seen to it that an answer fits.
+            return Err(Error::Internal { message: "an answer does not fit in the kvm_run page".into() });
         }
         self.pending = Pending::Completion;
         Ok(())
@@ -148,17 +160,6 @@ impl Engine {
     pub(crate) fn begin(&mut self, control: &Control) {
         self.prime(control);
         control.enter();
-    }
-
-    /// The same with a number, of as many bytes as the exit wants.
-    pub(crate) fn answer_word(&mut self, value: u64) -> Result<()> {
-        let size = self.wanted()?;
-        let bytes = value.to_le_bytes();
-        let (low, high) = bytes.split_at_checked(size).ok_or(Error::AnswerRange { size })?;
-        if high.iter().any(|byte| *byte != 0) {
-            return Err(Error::AnswerRange { size });
-        }
-        self.answer(low)
     }
 
     /// Runs the guest until `goal` is reached or `control` stops it. Accesses that the bus claims are dealt with here.
@@ -241,6 +242,9 @@ impl Engine {
 
     /// Waits while the VM's vCPUs are held out, unless there is a reason to stop; what is pending stays pending.
     fn enter(&mut self, control: &Control, goal: Goal) -> Result<Passed<Entered, Stop>> {
+        if FORGETS_THE_REASON {
+            self.page.forget_reason();
+        }
         control.pass(|stop| goal.heeds(stop), || KVM_RUN.try_call(&*self.fd, 0))
     }
 
@@ -266,13 +270,13 @@ impl Engine {
     /// Deals with the exit in the page.
     fn dispatch(&mut self) -> Dispatched {
         let access = match decode(self.page.bytes(), self.abi) {
-            Raw::Other(exit) => {
-                self.pending = Pending::Nothing;
+            Raw::Other(exit, pending) => {
+                self.pending = pending;
                 return Dispatched::Exit(exit);
             }
             Raw::Access(access) => access,
         };
-        let size = usize::from(access.size) * access.count as usize;
+        let size = access.data.len();
         let at = access.data_at;
         let mut inline = [0; INLINE];
         let mut heap = Vec::new();
@@ -288,12 +292,12 @@ impl Engine {
         let handled = self.bus.handle(&access, answer);
         match handled {
             Handled::No => {
-                let (exit, pending) = (Exit::from(access), access_pending(&access, size));
+                let (exit, pending) = (Exit::from(access), access.pending());
                 self.pending = pending;
                 return Dispatched::Exit(exit);
             }
             Handled::Program { claim, offset } => {
-                let (claimed, pending) = (Claimed::new(&access, claim, offset), access_pending(&access, size));
+                let (claimed, pending) = (Claimed::new(&access, claim, offset), access.pending());
                 self.pending = pending;
                 return Dispatched::Claimed(claimed);
             }
@@ -331,10 +335,6 @@ fn end(control: &Control, stop: Stop) -> Result<Driven> {
     let stop = stop.closed()?;
     control.obey(stop);
     Ok(Driven::Stopped(stop))
-}
-
-const fn access_pending(access: &Access<'_>, size: usize) -> Pending {
-    if access.write { Pending::Completion } else { Pending::Answer { at: access.data_at, size } }
 }
 
 /// Waits until the gate opens, or until there is a reason to stop.

@@ -205,9 +205,19 @@ impl Vcpu {
     /// Answers the last exit: as many bytes as it wants, little-endian. Takes effect with the next run.
     ///
     /// # Errors
-    /// [`Error::NoAnswerExpected`], [`Error::AnswerSize`], [`Error::Busy`], [`Error::Closed`]. Nothing is written then.
+    /// [`Error::NoAnswerExpected`], [`Error::AnswerSize`], [`Error::InvalidArgument`] where the exit takes a fault and no
+    /// value ([`Exit::Wrmsr`]), [`Error::Busy`], [`Error::Closed`]. Nothing is written then.
     pub fn answer(&self, bytes: &[u8]) -> Result<()> {
         self.shared.with_engine(|engine| engine.answer(bytes))
+    }
+
+    /// Answers the last exit so that the guest's instruction faults: #GP for [`Exit::Rdmsr`] and [`Exit::Wrmsr`].
+    ///
+    /// # Errors
+    /// [`Error::NoAnswerExpected`], [`Error::InvalidArgument`] where the exit takes no fault, [`Error::Busy`],
+    /// [`Error::Closed`]. Nothing is written then.
+    pub fn answer_fault(&self) -> Result<()> {
+        self.shared.with_engine(Engine::answer_fault)
     }
 
     /// The registers, and whether the last exit is still to be completed: then they are raw, as KVM holds them in the

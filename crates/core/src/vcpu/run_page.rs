@@ -17,7 +17,7 @@ use kvm_ioctls::VcpuFd;
 
 use crate::{
     error::{Error, Result},
-    exit::RunBytes,
+    exit::{EXIT_REASON, READABLE_FROM, RunBytes},
     sys::{coalesced::Ring, mapping::Mapping},
 };
 
@@ -29,9 +29,12 @@ const READABLE: usize = 2 * 4096;
 const READABLE: usize = 4096;
 
 /// `immediate_exit` lies before this, everything the engine touches behind it.
-const TAIL: usize = 8;
+const TAIL: usize = READABLE_FROM;
 const _: () = assert!(offset_of!(kvm_run, immediate_exit) < TAIL);
-const _: () = assert!(offset_of!(kvm_run, exit_reason) == TAIL);
+const _: () = assert!(EXIT_REASON >= TAIL && EXIT_REASON + size_of::<u32>() <= READABLE);
+
+/// An exit reason that no kernel gives.
+const NO_REASON: u32 = u32::MAX;
 const _: () = assert!(size_of::<kvm_run>() <= 4096);
 
 /// The engine's half.
@@ -74,6 +77,12 @@ impl RunPage {
         // and `write` need the engine mutably; kickers store a byte before TAIL. Pages of the mapping are present:
         // KVM allocates them with the vCPU.
         RunBytes::of_tail(unsafe { slice::from_raw_parts(start.as_ptr(), READABLE - TAIL) })
+    }
+
+    /// Stores a reason that no kernel gives, so that one which is found after `KVM_RUN` is that run's.
+    pub(crate) fn forget_reason(&mut self) {
+        // Asserted above.
+        let _fits = self.write(EXIT_REASON, &NO_REASON.to_le_bytes());
     }
 
     /// Writes an answer; `false`, and nothing written, where it does not fit in the readable part.

@@ -18,6 +18,7 @@ mod claims;
 mod close;
 #[cfg(target_arch = "aarch64")]
 mod el1;
+mod exits;
 mod hold;
 mod host;
 mod host_access;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         changes::tests(),
         claims::tests(),
         close::tests(),
+        exits::tests(),
         hold::tests(),
         host::tests(),
         host_access::tests(),
