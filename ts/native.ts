@@ -1,8 +1,5 @@
-/**
- * The shape of the addon, field by field in the order of `crates/node`. It converts and decides nothing: failures
- * travel as values ({@link Failure}), absent is `null`, and every argument has been checked before it gets here.
- * A test holds this file, name by name and in order, against what @napi-rs/cli generates from the Rust side.
- */
+// The shape of the addon, field by field in the order of `crates/node`, as a test demands. It converts and decides nothing:
+// failures travel as values, absent is `null`, and every argument has been checked before it gets here.
 
 /** Why a call failed. {@link unwrap} in errors.ts is the only door from here to `TypevisorError`. */
 export interface Failure {
@@ -194,6 +191,32 @@ export interface NativeKvm {
 
 export interface VmOptions {
   irqchip: boolean;
+  exits: NativeExitSwitches;
+}
+
+export interface NativeExitSwitches {
+  msr: NativeMsrExits | null;
+  hypercalls: string[];
+  emulationFailure: boolean;
+  disable: string[];
+  busLock: boolean;
+  notify: number | null;
+  nisv: boolean;
+}
+
+export interface NativeMsrExits {
+  reasons: string[];
+  filter: NativeMsrRange[] | null;
+  denyOthers: boolean;
+}
+
+export interface NativeMsrRange {
+  base: number;
+  count: number;
+  read: boolean;
+  write: boolean;
+  allow: boolean;
+  bitmap: Uint8Array | null;
 }
 
 export interface NativeVm {

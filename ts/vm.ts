@@ -4,9 +4,10 @@ import { readFileSync } from 'node:fs';
 import { types } from 'node:util';
 import { type Bus, type BusDoor, busFrom } from './bus.ts';
 import { capabilitiesFrom, type Capabilities } from './capabilities.ts';
-import { boolean, integer, invalid, oneOf, options, quiet } from './check.ts';
+import { boolean, integer, invalid, options, quiet, someOf } from './check.ts';
 import { call, callAsync, messageOf, TypevisorError } from './errors.ts';
 import { MAIL_WORDS } from './drive.ts';
+import { exitRequest, type ExitSwitches } from './exit-switches.ts';
 import { guard, KEY } from './handle.ts';
 import { defaultKvm, Kvm, nativeKvm } from './kvm.ts';
 import { Life } from './life.ts';
@@ -25,6 +26,8 @@ export interface VmOptions {
    * and local APICs). `hlt` then waits in KVM. Default `false`.
    */
   readonly irqchip?: boolean | undefined;
+  /** Exits beyond those of every VM, and exits that it does without. Default: none of either. */
+  readonly exits?: ExitSwitches | undefined;
 }
 
 /** How to make a vCPU. */
@@ -109,18 +112,19 @@ export class Vm implements Disposable, AsyncDisposable {
   /**
    * Makes a VM without memory or vCPUs.
    *
-   * @throws {TypevisorError} `ERR_KVM_UNAVAILABLE`, with what to do; `ERR_CAPABILITY_MISSING`, `ERR_IOCTL`,
-   *   `ERR_CLOSED`, `ERR_INVALID_ARGUMENT`, `ERR_LOAD`.
+   * @throws {TypevisorError} `ERR_KVM_UNAVAILABLE`, with what to do; `ERR_CAPABILITY_MISSING`, also for `exits` that there are
+   *   not here; `ERR_IOCTL`, `ERR_CLOSED`, `ERR_INVALID_ARGUMENT`, `ERR_OUT_OF_RANGE`, `ERR_LOAD`.
    */
   static create(how?: VmOptions): Vm {
-    const given = options<VmOptions>(how, 'Vm.create options', ['kvm', 'irqchip']);
+    const given = options<VmOptions>(how, 'Vm.create options', ['kvm', 'irqchip', 'exits']);
     const { kvm, irqchip = false } = given;
     boolean(irqchip, 'irqchip');
+    const exits = exitRequest(given.exits);
     if (kvm !== undefined && !(kvm instanceof Kvm)) throw invalid('kvm', 'a Kvm', kvm);
     const from = nativeKvm(kvm ?? defaultKvm());
     const vm = new Vm(
       KEY,
-      call(() => from.createVm({ irqchip })),
+      call(() => from.createVm({ irqchip, exits })),
     );
     tellIoctl(vm.#life.id, 'KVM_CREATE_VM', { irqchip });
     return vm;
@@ -160,7 +164,7 @@ export class Vm implements Disposable, AsyncDisposable {
     const given = options<VcpuOptions>(how, 'createVcpu options', ['id', 'features']);
     const id = given.id === undefined ? null : integer(given.id, 'id', 0, VCPU_ID_MAX);
     const mail = new Uint32Array(MAIL_WORDS);
-    const features = given.features === undefined ? null : featureList(given.features);
+    const features = given.features === undefined ? null : someOf(given.features, 'features', FEATURES);
     const native = call(() => vm.createVcpu({ id, features }, mail));
     const vcpu = vcpuFrom(native, mail, this.#door, this.#life);
     tellIoctl(this.#life.id, 'KVM_CREATE_VCPU', { id: vcpu.id });
@@ -241,11 +245,6 @@ export class Vm implements Disposable, AsyncDisposable {
     const slot = this.#memory.slotAt(gpa);
     if (slot !== undefined) tellSlot(this.#life.id, slot);
   }
-}
-
-function featureList(value: unknown): VcpuFeature[] {
-  if (!Array.isArray(value)) throw invalid('features', 'an array', value);
-  return Array.from(value, (feature: unknown, index) => oneOf(feature, `features[${index}]`, FEATURES));
 }
 
 function readImage(file: unknown): Uint8Array {

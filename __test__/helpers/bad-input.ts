@@ -144,6 +144,13 @@ export const BAD_INPUT: readonly BadInput[] = [
   ['an address space of a closed VM', 'ERR_CLOSED', () => closedVm().memory.addressSpace(0)],
   ['a vCPU of a closed VM', 'ERR_CLOSED', () => closedVm().createVcpu()],
   ['a VM option as null', 'ERR_INVALID_ARGUMENT', () => Vm.create(wrong({ irqchip: null }))],
+  ['exits as a list', 'ERR_INVALID_ARGUMENT', () => Vm.create({ exits: wrong(['msr']) })],
+  ['an exit that there is not', 'ERR_INVALID_ARGUMENT', () => Vm.create({ exits: wrong({ vmx: true }) })],
+  [
+    'an exit of the other processor',
+    'ERR_CAPABILITY_MISSING',
+    () => Vm.create({ exits: process.arch === 'arm64' ? { msr: true } : { nisv: true } }),
+  ],
   ['no Kvm', 'ERR_INVALID_ARGUMENT', () => Vm.create(wrong({ kvm: {} }))],
   ['an absent /dev/kvm', 'ERR_KVM_UNAVAILABLE', () => Kvm.open({ path: '/dev/no-such-kvm' })],
   ['a device that is no KVM', 'ERR_KVM_UNAVAILABLE', () => Kvm.open({ path: '/dev/null' })],

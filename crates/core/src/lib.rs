@@ -16,6 +16,7 @@ mod control;
 mod errno;
 mod error;
 mod error_code;
+mod error_making;
 pub mod exit;
 #[cfg(feature = "test-hooks")]
 pub mod hooks;
@@ -24,6 +25,7 @@ pub mod loader;
 pub mod memory;
 mod panics;
 mod range;
+pub mod switches;
 mod sys;
 pub mod vcpu;
 mod vm;

@@ -20,5 +20,6 @@ mod host;
 mod job;
 mod memory;
 mod registers;
+mod switches;
 mod vcpu;
 mod vm;

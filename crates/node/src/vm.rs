@@ -18,6 +18,7 @@ use crate::{
     failure::{Outcome, outcome},
     host::{NativeCapability, capabilities},
     memory::NativeMemory,
+    switches::NativeExitSwitches,
     vcpu::NativeVcpu,
 };
 
@@ -25,6 +26,7 @@ use crate::{
 #[napi(object, object_to_js = false)]
 pub struct VmOptions {
     pub irqchip: bool,
+    pub exits: NativeExitSwitches,
 }
 
 /// `createVcpu`'s argument.
@@ -54,8 +56,9 @@ pub struct NativeVm {
     mailbox: Mailbox,
 }
 
-pub(crate) fn create_vm(kvm: &Kvm, options: &VmOptions, mailbox: &Mailbox) -> Result<NativeVm> {
-    let vm = Arc::new(Vm::create(kvm, &typevisor::VmOptions { irqchip: options.irqchip })?);
+pub(crate) fn create_vm(kvm: &Kvm, options: VmOptions, mailbox: &Mailbox) -> Result<NativeVm> {
+    let options = typevisor::VmOptions { irqchip: options.irqchip, exits: options.exits.try_into()? };
+    let vm = Arc::new(Vm::create(kvm, &options)?);
     mailbox.adopt(&vm);
     Ok(NativeVm { vm, mailbox: mailbox.clone() })
 }

@@ -119,3 +119,8 @@ const _: () = assert!(KVM_REGISTER_COALESCED_MMIO.number == 0x4010_ae67);
 pub(crate) const KVM_UNREGISTER_COALESCED_MMIO: Write<kvm_bindings::kvm_coalesced_mmio_zone> =
     Write::new("KVM_UNREGISTER_COALESCED_MMIO", 0x68);
 const _: () = assert!(KVM_UNREGISTER_COALESCED_MMIO.number == 0x4010_ae68);
+
+/// api.rst 4.97. Needs `KVM_CAP_X86_MSR_FILTER` (Linux 5.10).
+pub(crate) const KVM_X86_SET_MSR_FILTER: Write<super::msr_filter::RawFilter> =
+    Write::new("KVM_X86_SET_MSR_FILTER", 0xc6);
+const _: () = assert!(KVM_X86_SET_MSR_FILTER.number == 0x4188_aec6);

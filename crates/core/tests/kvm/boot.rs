@@ -266,7 +266,7 @@ mod x86_64 {
     }
 
     fn second_with_irqchip() {
-        let vm = Vm::create(&kvm(), &VmOptions { irqchip: true }).unwrap();
+        let vm = Vm::create(&kvm(), &VmOptions { irqchip: true, ..Default::default() }).unwrap();
         map(&vm, 0, 0x1_0000);
         vm.memory().write(CODE, &[0xe6, 0x90]).unwrap(); // out 0x90, al: 0x40 to 0x43 are the timer's
         let _first = vm.create_vcpu(VcpuOptions::default()).unwrap();

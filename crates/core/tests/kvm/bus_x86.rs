@@ -203,7 +203,7 @@ pub(super) fn never_read() {
 }
 
 pub(super) fn irqchip() {
-    let vm = Vm::create(&kvm(), &VmOptions { irqchip: true }).unwrap();
+    let vm = Vm::create(&kvm(), &VmOptions { irqchip: true, ..Default::default() }).unwrap();
     // mov al, 0x5a; out 0x21, al; mov al, 0; in al, 0x21; out 0x99, al
     let code = [0xb0, 0x5a, 0xe6, 0x21, 0xb0, 0, 0xe4, 0x21, 0xe6, 0x99];
     let machine = Machine::on(vm, &code, VcpuOptions::default());

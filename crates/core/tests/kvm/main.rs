@@ -32,6 +32,7 @@ mod run;
 mod set_memory_region;
 mod stress;
 mod support;
+mod switches;
 
 use std::process::ExitCode;
 
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         run::tests(),
         set_memory_region::tests(),
         stress::tests(),
+        switches::tests(),
     ];
     let trials = everywhere.into_iter().flatten().chain(of_this_architecture());
     let trials = match support::kvm_is_here() {

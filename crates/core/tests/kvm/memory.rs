@@ -57,7 +57,7 @@ fn vm_without(capability: Capability) -> Vm {
 #[cfg(target_arch = "x86_64")]
 fn beside_an_irqchip() {
     let kept = pages(0xfeff_c000, 4 * PAGE);
-    let with = Vm::create(&crate::support::kvm(), &VmOptions { irqchip: true }).unwrap();
+    let with = Vm::create(&crate::support::kvm(), &VmOptions { irqchip: true, ..Default::default() }).unwrap();
     let slot = map(with.memory(), kept.gpa() - PAGE, PAGE);
     map(with.memory(), kept.end(), PAGE);
     let before = ioctls();
