@@ -86,6 +86,12 @@ export function oneOf<T extends string>(value: unknown, name: string, allowed: r
   return found;
 }
 
+/** A list of some of the given strings. */
+export function someOf<T extends string>(value: unknown, name: string, allowed: readonly T[]): T[] {
+  if (!Array.isArray(value)) throw invalid(name, 'an array', value);
+  return Array.from(value, (word: unknown, index) => oneOf(word, `${name}[${index}]`, allowed));
+}
+
 /** Bytes: a `Uint8Array`, a `Buffer` being one. A proxy of one, or a mere heir of its prototype, has none. */
 export function byteArray(value: unknown, name: string): Uint8Array {
   if (!types.isUint8Array(value)) throw invalid(name, 'a Uint8Array', value);

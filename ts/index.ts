@@ -12,6 +12,14 @@ export type { CapabilityName } from './generated/capabilities.ts';
 
 // Virtual machines
 export { type Firmware, type VcpuFeature, type VcpuOptions, Vm, type VmOptions } from './vm.ts';
+export type {
+  DisabledExit,
+  ExitingHypercall,
+  ExitSwitches,
+  MsrExits,
+  MsrFilterRange,
+  NotifyWindow,
+} from './exit-switches.ts';
 
 // Memory
 export { type GpaRange, GuestMemory } from './memory.ts';

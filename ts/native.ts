@@ -1,10 +1,8 @@
-/**
- * The shape of the addon, field by field in the order of `crates/node`. It converts and decides nothing: failures
- * travel as values ({@link Failure}), absent is `null`, and every argument has been checked before it gets here.
- * A test holds this file, name by name and in order, against what @napi-rs/cli generates from the Rust side.
- */
+// The shape of the addon, field by field in the order of `crates/node`, as a test demands. It converts and decides nothing:
+// failures travel as values, absent is `null`, and every argument has been checked before it gets here.
 
 import type { NativeStats } from './native-stats.ts';
+import type { NativeExitSwitches } from './native-switches.ts';
 
 /** Why a call failed. {@link unwrap} in errors.ts is the only door from here to `TypevisorError`. */
 export interface Failure {
@@ -197,6 +195,7 @@ export interface NativeKvm {
 export interface VmOptions {
   irqchip: boolean;
   timing: boolean;
+  exits: NativeExitSwitches;
 }
 
 export interface NativeVm {

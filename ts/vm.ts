@@ -4,9 +4,10 @@ import { readFileSync } from 'node:fs';
 import { types } from 'node:util';
 import { type Bus, type BusDoor, busFrom } from './bus.ts';
 import { capabilitiesFrom, type Capabilities } from './capabilities.ts';
-import { boolean, integer, invalid, oneOf, options, quiet, string } from './check.ts';
+import { boolean, integer, invalid, options, quiet, someOf, string } from './check.ts';
 import { call, callAsync, messageOf, TypevisorError, unwrap } from './errors.ts';
 import { MAIL_WORDS } from './drive.ts';
+import { exitRequest, type ExitSwitches } from './exit-switches.ts';
 import { guard, KEY } from './handle.ts';
 import { defaultKvm, Kvm, nativeKvm } from './kvm.ts';
 import { Life } from './life.ts';
@@ -32,6 +33,8 @@ export interface VmOptions {
    * an exit. Default `false`: exits are counted, and nothing else.
    */
   readonly timing?: boolean | undefined;
+  /** Exits beyond those of every VM, and exits that it does without. Default: none of either. */
+  readonly exits?: ExitSwitches | undefined;
 }
 
 /** How to make a vCPU. */
@@ -129,19 +132,20 @@ export class Vm implements Disposable, AsyncDisposable {
   /**
    * Makes a VM without memory or vCPUs.
    *
-   * @throws {TypevisorError} `ERR_KVM_UNAVAILABLE`, with what to do; `ERR_CAPABILITY_MISSING`, `ERR_IOCTL`,
-   *   `ERR_CLOSED`, `ERR_INVALID_ARGUMENT`, `ERR_LOAD`.
+   * @throws {TypevisorError} `ERR_KVM_UNAVAILABLE`, with what to do; `ERR_CAPABILITY_MISSING`, also for `exits` that there are
+   *   not here; `ERR_IOCTL`, `ERR_CLOSED`, `ERR_INVALID_ARGUMENT`, `ERR_OUT_OF_RANGE`, `ERR_LOAD`.
    */
   static create(how?: VmOptions): Vm {
-    const given = options<VmOptions>(how, 'Vm.create options', ['kvm', 'irqchip', 'timing']);
+    const given = options<VmOptions>(how, 'Vm.create options', ['kvm', 'irqchip', 'timing', 'exits']);
     const { kvm, irqchip = false, timing = false } = given;
     boolean(irqchip, 'irqchip');
     boolean(timing, 'timing');
+    const exits = exitRequest(given.exits);
     if (kvm !== undefined && !(kvm instanceof Kvm)) throw invalid('kvm', 'a Kvm', kvm);
     const from = nativeKvm(kvm ?? defaultKvm());
     const vm = new Vm(
       KEY,
-      call(() => from.createVm({ irqchip, timing })),
+      call(() => from.createVm({ irqchip, timing, exits })),
     );
     tellIoctl(vm.#life.id, 'KVM_CREATE_VM', { irqchip });
     return vm;
@@ -203,7 +207,7 @@ export class Vm implements Disposable, AsyncDisposable {
     const given = options<VcpuOptions>(how, 'createVcpu options', ['id', 'features', 'affinity', 'name']);
     const id = given.id === undefined ? null : integer(given.id, 'id', 0, VCPU_ID_MAX);
     const mail = new Uint32Array(MAIL_WORDS);
-    const features = given.features === undefined ? null : featureList(given.features);
+    const features = given.features === undefined ? null : someOf(given.features, 'features', FEATURES);
     const affinity = given.affinity === undefined ? null : cpuList(given.affinity);
     const name = given.name === undefined ? null : string(given.name, 'name');
     const native = call(() => vm.createVcpu({ id, features, affinity, name }, mail));
@@ -327,11 +331,6 @@ export class Vm implements Disposable, AsyncDisposable {
     const slot = this.#memory.slotAt(gpa);
     if (slot !== undefined) tellSlot(this.#life.id, slot);
   }
-}
-
-function featureList(value: unknown): VcpuFeature[] {
-  if (!Array.isArray(value)) throw invalid('features', 'an array', value);
-  return Array.from(value, (feature: unknown, index) => oneOf(feature, `features[${index}]`, FEATURES));
 }
 
 function cpuList(value: unknown): number[] {

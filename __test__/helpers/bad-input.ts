@@ -12,8 +12,11 @@ const NO_FILE = '/no/such/folder/bios.bin';
 /** A register of the machine at hand. */
 const REGISTER = process.arch === 'arm64' ? 'x0' : 'rax';
 
+/** What most of it would map: a size that no mapping of the process has by chance. */
+export const SIZE = 48 * MiB;
+
 /** Where there is nothing yet. */
-const PLACE = { gpa: 1 * MiB, size: 4 * KiB };
+const PLACE = { gpa: 1 * MiB, size: SIZE };
 
 /** Backings that cannot be. */
 const BAD_BACKINGS: readonly (readonly [string, ErrorCode, (vm: Vm) => unknown])[] = [
@@ -48,10 +51,10 @@ const BAD_BACKINGS: readonly (readonly [string, ErrorCode, (vm: Vm) => unknown])
 
 /** The table. */
 export const BAD_INPUT: readonly BadInput[] = [
-  ['a misaligned address', 'ERR_UNALIGNED', ({ memory }) => memory.map({ gpa: 1 * MiB + 1, size: 4 * KiB })],
+  ['a misaligned address', 'ERR_UNALIGNED', ({ memory }) => memory.map({ gpa: 1 * MiB + 1, size: SIZE })],
   ['a misaligned size', 'ERR_UNALIGNED', ({ memory }) => memory.map({ gpa: 1 * MiB, size: 100 })],
-  ['an overlapping slot', 'ERR_SLOT_OVERLAP', ({ memory }) => memory.map({ gpa: 60 * KiB, size: 8 * KiB })],
-  ['a slot past the last address', 'ERR_OUT_OF_RANGE', ({ memory }) => memory.map({ gpa: 2 ** 52, size: 4 * KiB })],
+  ['an overlapping slot', 'ERR_SLOT_OVERLAP', ({ memory }) => memory.map({ gpa: 60 * KiB, size: SIZE })],
+  ['a slot past the last address', 'ERR_OUT_OF_RANGE', ({ memory }) => memory.map({ gpa: 2 ** 52, size: SIZE })],
   ['a slot of no size', 'ERR_OUT_OF_RANGE', ({ memory }) => memory.map({ gpa: 1 * MiB, size: 0 })],
   ['an unknown option', 'ERR_INVALID_ARGUMENT', ({ memory }) => memory.map(wrong({ gpa: 1 * MiB, sice: 4096 }))],
   [
@@ -62,7 +65,7 @@ export const BAD_INPUT: readonly BadInput[] = [
   ...BAD_BACKINGS.map(([what, code, backing]): BadInput => [
     what,
     code,
-    vm => vm.memory.map({ gpa: 1 * MiB, size: 8 * KiB, backing: wrong(backing(vm)) }),
+    vm => vm.memory.map({ ...PLACE, backing: wrong(backing(vm)) }),
   ]),
   ['an address space below all', 'ERR_OUT_OF_RANGE', ({ memory }) => memory.map({ ...PLACE, addressSpace: -1 })],
   [
@@ -99,7 +102,7 @@ export const BAD_INPUT: readonly BadInput[] = [
     vm =>
       vm.memory.change(tx => {
         tx.move(first(vm), 1 * MiB);
-        tx.map({ gpa: 1 * MiB, size: 4 * KiB });
+        tx.map(PLACE);
       }),
   ],
   ['a search for nothing', 'ERR_INVALID_ARGUMENT', ({ memory }) => memory.search(0, 4 * KiB, new Uint8Array())],
@@ -143,10 +146,17 @@ export const BAD_INPUT: readonly BadInput[] = [
   ['no policy', 'ERR_INVALID_ARGUMENT', vm => vm.bus.unclaimed(wrong(undefined))],
   ['a missing firmware file', 'ERR_IO', vm => vm.loadFirmware(NO_FILE)],
   ['a firmware that is none', 'ERR_GUEST_IMAGE', vm => vm.loadFirmware(new Uint8Array(100))],
-  ['a closed VM', 'ERR_CLOSED', () => closedVm().memory.map({ gpa: 0, size: 4 * KiB })],
+  ['a closed VM', 'ERR_CLOSED', () => closedVm().memory.map({ gpa: 0, size: SIZE })],
   ['an address space of a closed VM', 'ERR_CLOSED', () => closedVm().memory.addressSpace(0)],
   ['a vCPU of a closed VM', 'ERR_CLOSED', () => closedVm().createVcpu()],
   ['a VM option as null', 'ERR_INVALID_ARGUMENT', () => Vm.create(wrong({ irqchip: null }))],
+  ['exits as a list', 'ERR_INVALID_ARGUMENT', () => Vm.create({ exits: wrong(['msr']) })],
+  ['an exit that there is not', 'ERR_INVALID_ARGUMENT', () => Vm.create({ exits: wrong({ vmx: true }) })],
+  [
+    'an exit of the other processor',
+    'ERR_CAPABILITY_MISSING',
+    () => Vm.create({ exits: process.arch === 'arm64' ? { msr: true } : { nisv: true } }),
+  ],
   ['no Kvm', 'ERR_INVALID_ARGUMENT', () => Vm.create(wrong({ kvm: {} }))],
   ['an absent /dev/kvm', 'ERR_KVM_UNAVAILABLE', () => Kvm.open({ path: '/dev/no-such-kvm' })],
   ['a device that is no KVM', 'ERR_KVM_UNAVAILABLE', () => Kvm.open({ path: '/dev/null' })],
@@ -161,11 +171,11 @@ export const BAD_PROMISES: readonly (readonly [string, ErrorCode, (vm: Vm) => Pr
       [
         what,
         code,
-        (vm: Vm) => vm.memory.promises.map({ gpa: 1 * MiB, size: 8 * KiB, backing: wrong(backing(vm)) }),
+        (vm: Vm) => vm.memory.promises.map({ ...PLACE, backing: wrong(backing(vm)) }),
       ] as const,
   ),
   ['a map of nothing', 'ERR_INVALID_ARGUMENT', vm => vm.memory.promises.map(wrong(undefined))],
-  ['an overlap', 'ERR_SLOT_OVERLAP', vm => vm.memory.promises.map({ gpa: 0, size: 4 * KiB })],
+  ['an overlap', 'ERR_SLOT_OVERLAP', vm => vm.memory.promises.map({ gpa: 0, size: SIZE })],
   ['an unmapping of nothing', 'ERR_INVALID_ARGUMENT', vm => vm.memory.promises.unmap(wrong(null))],
   ['a move of nothing', 'ERR_INVALID_ARGUMENT', vm => vm.memory.promises.move(wrong('slot'), 0)],
   ['a move to a bigint', 'ERR_INVALID_ARGUMENT', vm => vm.memory.promises.move(first(vm), wrong(0n))],
@@ -188,7 +198,7 @@ export const BAD_PROMISES: readonly (readonly [string, ErrorCode, (vm: Vm) => Pr
   ['a write of a string', 'ERR_INVALID_ARGUMENT', vm => vm.memory.promises.write(0, wrong('abc'))],
   ['a write past the memory', 'ERR_MEMORY_HOLE', vm => vm.memory.promises.write(64 * KiB, Uint8Array.of(1))],
   ['a fill of more than a byte', 'ERR_OUT_OF_RANGE', vm => vm.memory.promises.fill(0, 1, 256)],
-  ['a closed VM', 'ERR_CLOSED', () => closedVm().memory.promises.map({ gpa: 0, size: 4 * KiB })],
+  ['a closed VM', 'ERR_CLOSED', () => closedVm().memory.promises.map({ gpa: 0, size: SIZE })],
 ];
 
 /** The slot that is there. */
@@ -203,7 +213,7 @@ function withForeign<T>(act: (slot: MemorySlot) => T): T {
 }
 
 function gone(memory: Vm['memory']): MemorySlot {
-  const slot = memory.map({ gpa: 2 * MiB, size: 4 * KiB });
+  const slot = memory.map({ gpa: 2 * MiB, size: SIZE });
   slot.unmap();
   return slot;
 }

@@ -7,7 +7,6 @@ pub use crate::error_code::ErrorCode;
 use crate::{
     error_words::{Bytes, Cpus},
     range::GpaRange,
-    sys::limits,
 };
 
 /// What every fallible function of this crate returns.
@@ -55,6 +54,29 @@ pub enum Error {
         needed_by: &'static str,
         /// First kernel release that has it.
         since: &'static str,
+    },
+    /// A capability that the VM has, but for the part that is needed.
+    #[error(
+        "{needed_by} is not in the value {value:#x} of the KVM capability {capability} here; Linux {since} has it, \
+         processor permitting"
+    )]
+    CapabilityPart {
+        /// Kebab-case name of the capability.
+        capability: &'static str,
+        /// What needed it.
+        needed_by: &'static str,
+        /// The capability's value.
+        value: i32,
+        /// First kernel release that has this part.
+        since: &'static str,
+    },
+    /// A range of a filter for model-specific registers that KVM would not take, or not obey.
+    #[error("exits.msr.filter[{index}] {why}")]
+    MsrRange {
+        /// Which one, from 0.
+        index: usize,
+        /// What is wrong with it.
+        why: &'static str,
     },
     /// An argument that can never be right.
     #[error("{what} must be {expected}")]
@@ -358,37 +380,6 @@ impl Error {
             Self::KvmUnavailable { reason } => reason.refusal(),
             _ => None,
         }
-    }
-
-    /// For `map_err` behind a kvm-ioctls call: names the ioctl that failed.
-    pub(crate) fn ioctl(request: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
-        move |error| Self::Ioctl { request, errno: error.into() }
-    }
-
-    /// Where a call that makes a descriptor, and perhaps maps it, failed: says so where this process can have no more.
-    pub(crate) fn creation(request: &'static str, errno: Errno) -> Self {
-        limits::reached(errno).unwrap_or(Self::Ioctl { request, errno })
-    }
-
-    /// As [`Error::creation`], of a system call.
-    pub(crate) fn descriptor(call: &'static str, errno: Errno) -> Self {
-        limits::reached(errno).unwrap_or(Self::Os { call, errno })
-    }
-
-    /// The calling thread's `errno`, as the failure of `call`.
-    pub(crate) fn last_os(call: &'static str) -> Self {
-        Self::Os { call, errno: Errno::last() }
-    }
-
-    /// What a panic said, as an error.
-    #[must_use]
-    pub fn from_panic(payload: &(dyn std::any::Any + Send)) -> Self {
-        let message = payload
-            .downcast_ref::<&'static str>()
-            .copied()
-            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-            .unwrap_or("a panic without a message");
-        Self::Internal { message: message.into() }
     }
 }
 

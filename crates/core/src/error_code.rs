@@ -60,7 +60,7 @@ impl Error {
             | Self::HostMemory { .. }
             | Self::HugePages { .. } => ErrorCode::Limit,
             Self::Os { .. } | Self::File { .. } => ErrorCode::Io,
-            Self::CapabilityMissing { .. } => ErrorCode::CapabilityMissing,
+            Self::CapabilityMissing { .. } | Self::CapabilityPart { .. } => ErrorCode::CapabilityMissing,
             Self::InvalidArgument { .. }
             | Self::UnknownCapability { .. }
             | Self::VcpuIdTaken { .. }
@@ -68,6 +68,7 @@ impl Error {
             | Self::CpuNotAllowed { .. }
             | Self::ClaimOverlap { .. }
             | Self::KickSignalTaken { .. }
+            | Self::MsrRange { .. }
             | Self::AnswerSize { .. }
             | Self::SlotNumberTaken { .. } => ErrorCode::InvalidArgument,
             Self::OutOfRange { .. }

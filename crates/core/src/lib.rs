@@ -16,6 +16,7 @@ mod control;
 mod errno;
 mod error;
 mod error_code;
+mod error_making;
 mod error_words;
 pub mod exit;
 #[cfg(feature = "test-hooks")]
@@ -26,6 +27,7 @@ pub mod memory;
 mod panics;
 mod range;
 pub mod stats;
+pub mod switches;
 mod sys;
 pub mod vcpu;
 mod vm;

@@ -22,12 +22,13 @@ use crate::{
     memory::{GuestMemory, SlotFeatures},
     panics::Panics,
     stats::Source,
+    switches::ExitSwitches,
     sys::{fork, limits, signal::KickSignal},
     vcpu::{self, Hold, Placement, Vcpu, VcpuFeatures, VcpuOptions, arch},
 };
 
 /// Options of [`Vm::create`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VmOptions {
     /// In-kernel interrupt controllers (x86: PIC, I/O APIC, local APICs; and the TSS and identity map that older Intel
     /// processors need, at the four pages below 4 GiB - 16 MiB, where no slot may lie then).
@@ -35,6 +36,8 @@ pub struct VmOptions {
     /// Measure how long vCPUs are in the guest, and how long their exits take ([`crate::stats::ExitTimes`]): the clock is read
     /// twice an entry.
     pub timing: bool,
+    /// Exits beyond those of every VM, and exits that it does without.
+    pub exits: ExitSwitches,
 }
 
 /// A virtual machine. Dropping it closes it.
@@ -82,11 +85,14 @@ impl Vm {
     /// Creates a VM without memory or vCPUs.
     ///
     /// # Errors
-    /// [`Error::Ioctl`] where KVM refuses, [`Error::CapabilityMissing`] without `KVM_CAP_IMMEDIATE_EXIT` (Linux 4.11).
+    /// [`Error::Ioctl`] where KVM refuses, [`Error::CapabilityMissing`] without `KVM_CAP_IMMEDIATE_EXIT` (Linux 4.11) and,
+    /// as [`Error::CapabilityPart`], for exits that this VM has not; [`Error::InvalidArgument`] and [`Error::MsrRange`] for
+    /// those that make no sense, before KVM is told of any.
     pub fn create(kvm: &Kvm, options: &VmOptions) -> Result<Self> {
         let fd = Arc::new(kvm.create_vm(arch::vm_type(kvm))?);
         let capabilities = kvm.vm_capabilities(&fd);
         capabilities.require(Capability::ImmediateExit, "a vCPU that can be kicked")?;
+        options.exits.plan(&capabilities)?.apply(&fd)?;
         if options.irqchip {
             arch::create_irqchip(&fd)?;
         }

@@ -21,7 +21,9 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let refusal = error.errno();
         let (capability, since) = match &error {
-            Error::CapabilityMissing { capability, since, .. } => (Some(*capability), Some(*since)),
+            Error::CapabilityMissing { capability, since, .. } | Error::CapabilityPart { capability, since, .. } => {
+                (Some(*capability), Some(*since))
+            }
             _ => (None, None),
         };
         Self {

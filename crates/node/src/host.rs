@@ -73,7 +73,7 @@ impl NativeKvm {
 
     #[napi(catch_unwind)]
     pub fn create_vm(&self, options: VmOptions) -> Outcome<NativeVm> {
-        outcome(self.open().and_then(|kvm| create_vm(kvm, &options, &self.mailbox)))
+        outcome(self.open().and_then(|kvm| create_vm(kvm, options, &self.mailbox)))
     }
 
     #[napi(catch_unwind)]

@@ -21,5 +21,6 @@ mod job;
 mod memory;
 mod registers;
 mod stats;
+mod switches;
 mod vcpu;
 mod vm;

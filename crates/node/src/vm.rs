@@ -19,6 +19,7 @@ use crate::{
     host::{NativeCapability, capabilities},
     memory::NativeMemory,
     stats::NativeStats,
+    switches::NativeExitSwitches,
     vcpu::NativeVcpu,
 };
 
@@ -27,6 +28,7 @@ use crate::{
 pub struct VmOptions {
     pub irqchip: bool,
     pub timing: bool,
+    pub exits: NativeExitSwitches,
 }
 
 /// `createVcpu`'s argument.
@@ -58,9 +60,10 @@ pub struct NativeVm {
     mailbox: Mailbox,
 }
 
-pub(crate) fn create_vm(kvm: &Kvm, options: &VmOptions, mailbox: &Mailbox) -> Result<NativeVm> {
-    let VmOptions { irqchip, timing } = *options;
-    let vm = Arc::new(Vm::create(kvm, &typevisor::VmOptions { irqchip, timing })?);
+pub(crate) fn create_vm(kvm: &Kvm, options: VmOptions, mailbox: &Mailbox) -> Result<NativeVm> {
+    let VmOptions { irqchip, timing, exits } = options;
+    let options = typevisor::VmOptions { irqchip, timing, exits: exits.try_into()? };
+    let vm = Arc::new(Vm::create(kvm, &options)?);
     mailbox.adopt(&vm);
     Ok(NativeVm { vm, mailbox: mailbox.clone() })
 }

@@ -70,6 +70,29 @@ impl MsrReason {
         }
     }
 
+    /// Its bit; none for [`MsrReason::Other`].
+    #[must_use]
+    pub const fn bits(self) -> Option<u32> {
+        match self {
+            Self::Inval => Some(KVM_MSR_EXIT_REASON_INVAL),
+            Self::Unknown => Some(KVM_MSR_EXIT_REASON_UNKNOWN),
+            Self::Filter => Some(KVM_MSR_EXIT_REASON_FILTER),
+            Self::Other => None,
+        }
+    }
+
+    /// The reason of that name, which an exit can be asked for.
+    ///
+    /// ```
+    /// use typevisor::exit::MsrReason;
+    /// assert_eq!(MsrReason::from_name("inval"), Some(MsrReason::Inval));
+    /// assert_eq!(MsrReason::from_name("other"), None);
+    /// ```
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Inval, Self::Unknown, Self::Filter].into_iter().find(|reason| reason.name() == name)
+    }
+
     /// The name in the header without `KVM_MSR_EXIT_REASON_`, in kebab-case; `other`.
     ///
     /// ```

@@ -193,7 +193,7 @@ capabilities! {
     SmallerMaxphyaddr = 185, "smaller-maxphyaddr", FLOOR, "1: guests may have narrower physical addresses than the host";
     S390Diag318 = 186, "s390-diag318", FLOOR, "1: DIAGNOSE 0x318 is reported to user space (s390)";
     StealTime = 187, "steal-time", FLOOR, "1: the guest can be told how long it was not running";
-    X86UserSpaceMsr = 188, "x86-user-space-msr", FLOOR, "bits KVM_MSR_EXIT_REASON_*: which refused MSR accesses can come as exits";
+    X86UserSpaceMsr = 188, "x86-user-space-msr", FLOOR, "1: refused MSR accesses can come as exits, chosen by KVM_MSR_EXIT_REASON_*";
     X86MsrFilter = 189, "x86-msr-filter", FLOOR, "1: KVM_X86_SET_MSR_FILTER";
     EnforcePvFeatureCpuid = 190, "enforce-pv-feature-cpuid", FLOOR, "1: paravirtual features that CPUID does not announce can be refused";
     SysHypervCpuid = 191, "sys-hyperv-cpuid", "5.11", "1: KVM_GET_SUPPORTED_HV_CPUID on /dev/kvm";

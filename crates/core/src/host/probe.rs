@@ -44,6 +44,13 @@ impl Capabilities {
         Self { values: vec![0; Capability::ALL.len()].into() }
     }
 
+    /// A VM that can do this and nothing else.
+    #[cfg(test)]
+    pub(crate) fn only(known: &[(Capability, i32)]) -> Self {
+        let value = |capability| known.iter().find(|(name, _)| *name == capability).map_or(0, |(_, value)| *value);
+        Self { values: Capability::ALL.iter().map(|&capability| value(capability)).collect() }
+    }
+
     /// Asks any fd that knows `KVM_CHECK_EXTENSION`.
     pub(super) fn probe(fd: &impl AsRawFd, hide: &[Capability]) -> Self {
         Self { values: Capability::ALL.iter().map(|&capability| ask(fd, capability, hide)).collect() }
@@ -103,15 +110,9 @@ pub(crate) fn require(value: i32, capability: Capability, needed_by: &'static st
 mod tests {
     use super::*;
 
-    fn only(capability: Capability, value: i32) -> Capabilities {
-        let mut values = vec![0; Capability::ALL.len()];
-        values[capability.index()] = value;
-        Capabilities { values: values.into() }
-    }
-
     #[test]
     fn has_value_and_iter_agree() {
-        let capabilities = only(Capability::NrMemslots, 509);
+        let capabilities = Capabilities::only(&[(Capability::NrMemslots, 509)]);
         assert!(capabilities.has(Capability::NrMemslots) && !capabilities.has(Capability::GuestMemfd));
         assert_eq!(capabilities.value(Capability::NrMemslots), 509);
         let there: Vec<_> = capabilities.iter().filter(|entry| entry.value != 0).collect();
@@ -122,7 +123,7 @@ mod tests {
 
     #[test]
     fn require_names_capability_need_and_kernel() {
-        let capabilities = only(Capability::NrMemslots, 509);
+        let capabilities = Capabilities::only(&[(Capability::NrMemslots, 509)]);
         assert_eq!(capabilities.require(Capability::NrMemslots, "a test").unwrap(), 509);
         let error = capabilities.require(Capability::PreFaultMemory, "prefault()").unwrap_err();
         assert_eq!(

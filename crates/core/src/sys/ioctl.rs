@@ -123,3 +123,8 @@ const _: () = assert!(KVM_UNREGISTER_COALESCED_MMIO.number == 0x4010_ae68);
 /// api.rst 4.133. Needs `KVM_CAP_BINARY_STATS_FD` (Linux 5.14). Argument 0; gives a descriptor, which is close-on-exec.
 pub(crate) const KVM_GET_STATS_FD: Plain = Plain::new(0xce);
 const _: () = assert!(KVM_GET_STATS_FD.number == 0xaece);
+
+/// api.rst 4.97. Needs `KVM_CAP_X86_MSR_FILTER` (Linux 5.10).
+pub(crate) const KVM_X86_SET_MSR_FILTER: Write<super::msr_filter::RawFilter> =
+    Write::new("KVM_X86_SET_MSR_FILTER", 0xc6);
+const _: () = assert!(KVM_X86_SET_MSR_FILTER.number == 0x4188_aec6);

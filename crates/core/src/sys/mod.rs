@@ -11,6 +11,7 @@ mod lending;
 pub(crate) mod limits;
 pub(crate) mod mapping;
 pub(crate) mod memfd;
+pub(crate) mod msr_filter;
 pub(crate) mod remote;
 pub(crate) mod signal;
 pub(crate) mod stats;

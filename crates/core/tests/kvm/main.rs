@@ -36,6 +36,7 @@ mod set_memory_region;
 mod stats;
 mod stress;
 mod support;
+mod switches;
 
 use std::process::ExitCode;
 
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         set_memory_region::tests(),
         stats::tests(),
         stress::tests(),
+        switches::tests(),
     ];
     let trials = everywhere.into_iter().flatten().chain(of_this_architecture());
     let trials = match support::kvm_is_here() {

@@ -7,13 +7,14 @@ use typevisor::{
     Error, Exit, Kvm, Vcpu, Vm, VmOptions,
     exit::{SystemEvent, SystemEventPayload},
     host::{Capability, KvmOptions},
+    switches::ExitSwitches,
     vcpu::{BootOptions, Registers, VcpuFeature, VcpuFeatures, VcpuOptions},
 };
 
 use crate::{
     el1::{NOWHERE, REPORT, boot, options, report, set},
     machine::{CODE, LIMIT, Machine, code},
-    support::{needs, trial, vm},
+    support::{kvm, needs, trial, vm},
 };
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -33,6 +34,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         needs(Capability::ArmSve, "features: 'sve' runs", sve),
         needs(Capability::ArmPmuV3, "features: 'pmu-v3' runs", pmu),
         needs(Capability::ArmPtrauthAddress, "features: 'pointer-auth' runs", pointer_auth),
+        needs(Capability::ArmNisvToUser, "switch: an access that the processor does not describe is an exit", nisv),
     ]
 }
 
@@ -229,4 +231,22 @@ fn pointer_auth() {
     let fields = u64::from_le_bytes((*data).try_into().unwrap());
     // APA, API, GPA, GPI: one of each pair; APA3 and GPA3 are in another register.
     assert_ne!(fields & 0xff00_0ff0, 0, "{fields:#x}");
+}
+
+fn nisv() {
+    let exits = ExitSwitches { nisv: true, ..Default::default() };
+    let vm = Vm::create(&kvm(), &VmOptions { exits, ..Default::default() }).unwrap();
+    // ldp x2, x3, [x4]
+    let machine = Machine::on(vm, &code(&[0xa940_0c82, REPORT]), VcpuOptions::default());
+    set(&machine, "x4", NOWHERE + 16);
+    set(&machine, "x1", NOWHERE);
+    let exit = machine.run();
+    let Exit::ArmNisv { esr_iss, fault_ipa } = exit else { panic!("{exit:?}") };
+    // Of the syndrome ISV is 0, and WnR: it is a read.
+    assert_eq!((fault_ipa, esr_iss & (1 << 24 | 1 << 6)), (NOWHERE + 16, 0));
+    // It stands at that instruction, and goes on where it is told to.
+    assert_eq!(machine.run(), exit);
+    set(&machine, "x2", 77);
+    set(&machine, "pc", CODE + 4);
+    assert_eq!(machine.run(), report(77));
 }
