@@ -13,7 +13,7 @@ const NO_FILE = '/no/such/folder/bios.bin';
 const REGISTER = process.arch === 'arm64' ? 'x0' : 'rax';
 
 /** What most of it would map: a size that no mapping of the process has by chance. */
-export const SIZE = 48 * MiB;
+export const SIZE: number = 48 * MiB;
 
 /** Where there is nothing yet. */
 const PLACE = { gpa: 1 * MiB, size: SIZE };
@@ -168,11 +168,7 @@ export const BAD_INPUT: readonly BadInput[] = [
 export const BAD_PROMISES: readonly (readonly [string, ErrorCode, (vm: Vm) => Promise<unknown>])[] = [
   ...BAD_BACKINGS.map(
     ([what, code, backing]) =>
-      [
-        what,
-        code,
-        (vm: Vm) => vm.memory.promises.map({ ...PLACE, backing: wrong(backing(vm)) }),
-      ] as const,
+      [what, code, (vm: Vm) => vm.memory.promises.map({ ...PLACE, backing: wrong(backing(vm)) })] as const,
   ),
   ['a map of nothing', 'ERR_INVALID_ARGUMENT', vm => vm.memory.promises.map(wrong(undefined))],
   ['an overlap', 'ERR_SLOT_OVERLAP', vm => vm.memory.promises.map({ gpa: 0, size: SIZE })],

@@ -49,7 +49,10 @@ const title = 'native: ts/native.ts and its parts declare what the addon does, m
 
 if (existsSync(path(GENERATED))) {
   test(title, t => {
-    const [ours, generated] = [declarations('ts/native.ts', 'ts/native-stats.ts', 'ts/native-switches.ts'), declarations(GENERATED)];
+    const [ours, generated] = [
+      declarations('ts/native.ts', 'ts/native-stats.ts', 'ts/native-switches.ts'),
+      declarations(GENERATED),
+    ];
     t.deepEqual([...ours.keys()].toSorted(), [...generated.keys()].toSorted());
     for (const [name, members] of ours) {
       if (name !== MODULE) t.deepEqual(members, generated.get(name), name);
