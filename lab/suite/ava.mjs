@@ -14,8 +14,8 @@ const TEST_TIMEOUT_MS = Number(process.env.TYPEVISOR_TEST_TIMEOUT_MS ?? 60_000);
 const SLOW_MS = 2000;
 
 /** Of the file that is run. */
-let tests = [];
-let hooks = { before: [], after: [], always: [] };
+const tests = [];
+const hooks = { before: [], after: [], always: [] };
 let prefix = '';
 let points = 0;
 let failures = 0;
@@ -106,7 +106,8 @@ function watch() {
 }
 
 async function runFile(title, file) {
-  [prefix, tests, hooks, at] = [title, [], { before: [], after: [], always: [] }, 'the file is loaded'];
+  [prefix, at] = [title, 'the file is loaded'];
+  for (const list of [tests, ...Object.values(hooks)]) list.length = 0;
   const failed = failures;
   await import(pathToFileURL(file).href);
   if (tests.length === 0) throw new Error('there is no test in it');

@@ -139,9 +139,9 @@ async function runAva(only, except, timeoutMs) {
 function groups(files) {
   const alone = files.filter(isAlone);
   const together = files.filter(file => !isAlone(file));
-  const count = Math.ceil(together.length / FILES_A_PROCESS);
   // Dealt out: what is alphabetically near is of one subject, and takes as long.
-  const dealt = Array.from({ length: count }, (_, first) => together.filter((_, index) => index % count === first));
+  const dealt = Array.from({ length: Math.ceil(together.length / FILES_A_PROCESS) }, () => []);
+  for (const [index, file] of together.entries()) dealt[index % dealt.length].push(file);
   return [...alone.map(file => [file]), ...dealt];
 }
 
