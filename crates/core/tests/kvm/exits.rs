@@ -1,15 +1,67 @@
 //! Exits that a guest can bring about on any VM, with their payload.
 
 use libtest_mimic::Trial;
+use typevisor::{bus::Latch, exit::RunFlags, host::Capability};
 
-use crate::support::x86_only;
+use crate::{
+    machine::{Machine, Op, out},
+    support::{trial, with, x86_only},
+};
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
         x86_only!("exit: an instruction that KVM cannot emulate comes with its bytes", emulation_failure),
         x86_only!("exit: a failing run is no fault of long ago", stale_reason),
         x86_only!("exit: a lowered task priority comes with its value", task_priority),
+        with(Capability::X86Smm, x86_only!("exit: its flags say whether it is one of system management mode", smm)),
+        trial("exit: its flags are of the one that was delivered last", flags),
     ]
+}
+
+/// Nothing of what there are flags for happens here, and a device's exits change nothing.
+fn flags() {
+    let machine = Machine::of(&[Op::Load(5), Op::Out(0), Op::Out(1), Op::End]);
+    assert_eq!(machine.vcpu.run_flags(), RunFlags::default());
+    machine.claim(0, 1, Box::new(Latch::new().0));
+    assert_eq!(machine.run(), out(1, 5));
+    assert_eq!(machine.vcpu.run_flags(), RunFlags::default());
+    machine.vm.close();
+    assert_eq!(machine.vcpu.run_flags(), RunFlags::default());
+}
+
+/// The guest sends itself a system management interrupt. KVM shows the vCPU another address space then.
+#[cfg(target_arch = "x86_64")]
+fn smm() {
+    use typevisor::{
+        Vm, VmOptions,
+        memory::MapOptions,
+        vcpu::{BootMode, BootOptions, VcpuOptions},
+    };
+
+    use crate::{
+        machine::CODE,
+        support::{kvm, pages},
+    };
+
+    let vm = Vm::create(&kvm(), &VmOptions { irqchip: true, ..Default::default() }).unwrap();
+    vm.memory().map(&MapOptions { address_space: 1, ..MapOptions::new(pages(0x3_0000, 0x1_0000)) }).unwrap();
+    // out 0x10, al; rsm
+    vm.memory().address_space(1).unwrap().write(0x3_8000, &[0xe6, 0x10, 0x0f, 0xaa]).unwrap();
+    let code = [
+        &[0xb0, 9][..],                                // mov al, 9
+        &[0xc7, 5, 0xf0, 0, 0xe0, 0xfe, 0xff, 1, 0, 0], // mov dword ptr [0xfee000f0], 0x1ff: the APIC is on
+        &[0xc7, 5, 0, 3, 0xe0, 0xfe, 0, 0x42, 4, 0],        // mov dword ptr [0xfee00300], 0x44200: SMI, to itself
+        &[0xe6, 0x11, 0xf4],                                // out 0x11, al; hlt
+    ]
+    .concat();
+    let machine = Machine::on(vm, &code, VcpuOptions::default());
+    let options = BootOptions { stack: Some(0x8000), ..BootOptions::new(BootMode::Protected, CODE) };
+    machine.vcpu.boot(&options).unwrap();
+    assert_eq!(machine.run(), out(0, 9));
+    let flags = machine.vcpu.run_flags();
+    assert!(flags.smm && !flags.bus_lock && !flags.guest_mode && flags.bits == 1, "{flags:?}");
+    assert_eq!(machine.run(), out(1, 9));
+    assert_eq!(machine.vcpu.run_flags(), RunFlags::default());
 }
 
 #[cfg(target_arch = "x86_64")]
