@@ -28,7 +28,9 @@ const UINT32_MAX = 2 ** 32 - 1;
 
 /** Frozen copies of what the addon delivered. */
 export function cpuidFrom(entries: readonly NativeCpuidEntry[]): readonly CpuidEntry[] {
-  return Object.freeze(entries.map(({ index, ...entry }) => Object.freeze(index === null ? entry : { ...entry, index })));
+  return Object.freeze(
+    entries.map(({ index, ...entry }) => Object.freeze(index === null ? entry : { ...entry, index })),
+  );
 }
 
 /** What the addon is given. */

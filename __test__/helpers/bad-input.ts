@@ -1,6 +1,6 @@
 /** Everything that is wrong to ask for, and the code that says so: for a test, and for a program that looks for leaks. */
 
-import { type ErrorCode, Kvm, KiB, type MemorySlot, MiB, TypevisorError, Vm } from '../../ts/index.ts';
+import { type CpuidEntry, type ErrorCode, Kvm, KiB, type MemorySlot, MiB, TypevisorError, Vm } from '../../ts/index.ts';
 import { wrong } from './throws.ts';
 
 /** What, the code, and how. Each is given a VM with 64 KiB from 0 on and one vCPU, and leaves it as it is. */
@@ -13,10 +13,10 @@ const NO_FILE = '/no/such/folder/bios.bin';
 const REGISTER = process.arch === 'arm64' ? 'x0' : 'rax';
 
 /** What most of it would map: a size that no mapping of the process has by chance. */
-export const SIZE = 48 * MiB;
+export const SIZE: number = 48 * MiB;
 
 /** An answer of CPUID; on aarch64 any is refused. */
-const LEAF = { function: 0, eax: 0, ebx: 0, ecx: 0, edx: 0 };
+const LEAF: CpuidEntry = { function: 0, eax: 0, ebx: 0, ecx: 0, edx: 0 };
 
 /** Where there is nothing yet. */
 const PLACE = { gpa: 1 * MiB, size: SIZE };
@@ -140,7 +140,11 @@ export const BAD_INPUT: readonly BadInput[] = [
   ['a name that no thread has', 'ERR_INVALID_ARGUMENT', vm => vm.createVcpu({ name: 'much too long for one' })],
   ['a CPUID as a word', 'ERR_INVALID_ARGUMENT', vm => vm.createVcpu({ cpuid: wrong('host') })],
   ['a CPUID with nothing in it', 'ERR_INVALID_ARGUMENT', vm => vm.createVcpu({ cpuid: wrong([undefined]) })],
-  ['a leaf of what there is not', 'ERR_INVALID_ARGUMENT', vm => vm.createVcpu({ cpuid: wrong([{ ...LEAF, leaf: 1 }]) })],
+  [
+    'a leaf of what there is not',
+    'ERR_INVALID_ARGUMENT',
+    vm => vm.createVcpu({ cpuid: wrong([{ ...LEAF, leaf: 1 }]) }),
+  ],
   ['a leaf as a bigint', 'ERR_INVALID_ARGUMENT', vm => vm.createVcpu({ cpuid: wrong([{ ...LEAF, eax: 1n }]) })],
   ['a leaf of more than 32 bits', 'ERR_OUT_OF_RANGE', vm => vm.createVcpu({ cpuid: [{ ...LEAF, edx: 2 ** 32 }] })],
   ['a leaf below all', 'ERR_OUT_OF_RANGE', vm => vm.createVcpu({ cpuid: [{ ...LEAF, function: -1 }] })],
@@ -189,11 +193,7 @@ export const BAD_INPUT: readonly BadInput[] = [
 export const BAD_PROMISES: readonly (readonly [string, ErrorCode, (vm: Vm) => Promise<unknown>])[] = [
   ...BAD_BACKINGS.map(
     ([what, code, backing]) =>
-      [
-        what,
-        code,
-        (vm: Vm) => vm.memory.promises.map({ ...PLACE, backing: wrong(backing(vm)) }),
-      ] as const,
+      [what, code, (vm: Vm) => vm.memory.promises.map({ ...PLACE, backing: wrong(backing(vm)) })] as const,
   ),
   ['a map of nothing', 'ERR_INVALID_ARGUMENT', vm => vm.memory.promises.map(wrong(undefined))],
   ['an overlap', 'ERR_SLOT_OVERLAP', vm => vm.memory.promises.map({ gpa: 0, size: SIZE })],

@@ -65,15 +65,18 @@ test('vm.createVcpu: entries that answer the same are refused by their place, an
   t.is(vm.createVcpu({ cpuid }).id, 0);
 });
 
-needs('x86_64', 'sys-hyperv-cpuid')('kvm.supportedHypervCpuid: is what a vCPU takes in the place of KVM’s own', async t => {
-  using kvm = Kvm.open();
-  const leaves = kvm.supportedHypervCpuid;
-  t.true(Object.isFrozen(leaves));
-  const features = leaves.find(leaf => leaf.function === 0x4000_0003);
-  const processor = kvm.supportedCpuid.filter(leaf => leaf.function >>> 8 !== 0x40_0000);
-  const [, seen] = await answers([...processor, ...leaves], ask(0x4000_0003));
-  t.deepEqual(seen, [features?.eax, features?.ebx, features?.ecx, features?.edx]);
-});
+needs('x86_64', 'sys-hyperv-cpuid')(
+  'kvm.supportedHypervCpuid: is what a vCPU takes in the place of KVM’s own',
+  async t => {
+    using kvm = Kvm.open();
+    const leaves = kvm.supportedHypervCpuid;
+    t.true(Object.isFrozen(leaves));
+    const features = leaves.find(leaf => leaf.function === 0x4000_0003);
+    const processor = kvm.supportedCpuid.filter(leaf => leaf.function >>> 8 !== 0x40_0000);
+    const [, seen] = await answers([...processor, ...leaves], ask(0x4000_0003));
+    t.deepEqual(seen, [features?.eax, features?.ebx, features?.ecx, features?.edx]);
+  },
+);
 
 for (const [name, capability] of [
   ['supportedCpuid', 'ext-cpuid'],

@@ -28,15 +28,15 @@ synic('vm.createVcpu: with hyperv.synic its set-up by the guest is an exit each 
 });
 
 synic('vm.createVcpu: with hyperv.synic a message is an exit, and its answer is what the guest gets', async t => {
-  const call = [
-    ...wrmsrLong(0x4000_0001, 0x3001), // the page of the hypercall
-    ...[0xb9, 0x5c, 0, 0, 0], // mov ecx, 0x5c (HvCallPostMessage)
-    ...[0xba, 0, 0x60, 0, 0], // mov edx, 0x6000
-    ...[0x41, 0xb8, 0, 0x70, 0, 0], // mov r8d, 0x7000
-    ...[0xb8, 0, 0x30, 0, 0, 0xff, 0xd0], // mov eax, 0x3000; call rax
-    ...[0xe6, CONSOLE], // out CONSOLE, al
+  const call: readonly Code[] = [
+    wrmsrLong(0x4000_0001, 0x3001), // the page of the hypercall
+    [0xb9, 0x5c, 0, 0, 0], // mov ecx, 0x5c (HvCallPostMessage)
+    [0xba, 0, 0x60, 0, 0], // mov edx, 0x6000
+    [0x41, 0xb8, 0, 0x70, 0, 0], // mov r8d, 0x7000
+    [0xb8, 0, 0x30, 0, 0, 0xff, 0xd0], // mov eax, 0x3000; call rax
+    put(CONSOLE), // what the call gave
   ];
-  using guest = machineWith(call);
+  using guest = machineWith(...call);
   const exit = await guest.vcpu.serve({ hyperv: hyperv => (hyperv.type === 'hcall' ? 0x12 : undefined) });
   t.deepEqual(exit, told(CONSOLE, 0x12));
   t.deepEqual(await guest.vcpu.run(), told(CONSOLE, 7));

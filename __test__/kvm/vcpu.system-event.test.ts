@@ -55,15 +55,18 @@ const HYPERV_EVENTS: readonly (readonly [string, Code, 'reset' | 'crash', number
 
 for (const [name, code, event, type] of HYPERV_EVENTS) {
   for (const way of ['run', 'runSync'] as const) {
-    needs('x86_64', 'hyperv')(`system-event: Hyper-V’s ${name} arrive as ${event} under ${way}, without data`, async t => {
-      using vm = Vm.create();
-      vm.memory.map({ gpa: 0, size: 64 * KiB });
-      vm.memory.write(ENTRY, Uint8Array.from([...wrmsr(GUEST_OS_ID, 1), ...code, ...set(7), ...put(CONSOLE)]));
-      const vcpu = vm.createVcpu({ cpuid: hypervCpuid() });
-      vcpu.boot({ mode: 'real', entry: ENTRY });
-      // The words that the page holds are those of earlier exits.
-      t.deepEqual(await vcpu[way](), { kind: 'system-event', event, type, data: [] });
-      t.deepEqual(await vcpu[way](), told(CONSOLE, 7));
-    });
+    needs('x86_64', 'hyperv')(
+      `system-event: Hyper-V’s ${name} arrive as ${event} under ${way}, without data`,
+      async t => {
+        using vm = Vm.create();
+        vm.memory.map({ gpa: 0, size: 64 * KiB });
+        vm.memory.write(ENTRY, Uint8Array.from([...wrmsr(GUEST_OS_ID, 1), ...code, ...set(7), ...put(CONSOLE)]));
+        const vcpu = vm.createVcpu({ cpuid: hypervCpuid() });
+        vcpu.boot({ mode: 'real', entry: ENTRY });
+        // The words that the page holds are those of earlier exits.
+        t.deepEqual(await vcpu[way](), { kind: 'system-event', event, type, data: [] });
+        t.deepEqual(await vcpu[way](), told(CONSOLE, 7));
+      },
+    );
   }
 }

@@ -27,7 +27,11 @@ test('cpuid: what came goes back as it was, and an index that is undefined is no
 for (const [title, given, message] of [
   ['an object', {}, /^cpuid must be an array; got an object \(Object\)$/u],
   ['a number in it', [1], /^cpuid\[0\] must be an object; got the number 1$/u],
-  ['an entry with a misspelt field', [LEAF, { ...LEAF, leaf: 1 }], /^cpuid\[1\] has no 'leaf'; it has function, index, /u],
+  [
+    'an entry with a misspelt field',
+    [LEAF, { ...LEAF, leaf: 1 }],
+    /^cpuid\[1\] has no 'leaf'; it has function, index, /u,
+  ],
   ['an entry without a register', [{ ...LEAF, ebx: undefined }], /^cpuid\[0\]\.ebx must be a number; got undefined$/u],
   ['an index as null', [{ ...LEAF, index: null }], /^cpuid\[0\]\.index must be a number; got null$/u],
 ] as const) {

@@ -45,12 +45,7 @@ impl RunFlags {
             Arch::X86_64 => bits,
             Arch::Aarch64 => 0,
         };
-        Self {
-            bits,
-            smm: of_x86 & SMM != 0,
-            bus_lock: of_x86 & BUS_LOCK != 0,
-            guest_mode: of_x86 & GUEST_MODE != 0,
-        }
+        Self { bits, smm: of_x86 & SMM != 0, bus_lock: of_x86 & BUS_LOCK != 0, guest_mode: of_x86 & GUEST_MODE != 0 }
     }
 
     /// Those in a page; none where it ends before.
@@ -81,7 +76,7 @@ mod tests {
         assert_eq!(of(Arch::X86_64), expected);
         assert_eq!(of(Arch::Aarch64), RunFlags { bits: 0x8006, ..Default::default() });
         assert!(RunFlags::from_bits(1, Arch::X86_64).smm);
-        assert_eq!(RunFlags::of_page(RunBytes::of_page(&page[..AT + 1]), Arch::X86_64), RunFlags::default());
+        assert_eq!(RunFlags::of_page(RunBytes::of_page(&page[..=AT]), Arch::X86_64), RunFlags::default());
     }
 
     #[test]

@@ -63,13 +63,8 @@ impl Kvm {
     pub fn open(options: KvmOptions) -> Result<Self> {
         let path = options.path.unwrap_or_else(|| DEVICE.into());
         let device = open_device(&path)?;
-        let open = Open {
-            device,
-            path,
-            hide: options.hide.into(),
-            capabilities: OnceLock::new(),
-            cpuid: OnceLock::new(),
-        };
+        let open =
+            Open { device, path, hide: options.hide.into(), capabilities: OnceLock::new(), cpuid: OnceLock::new() };
         Ok(Self { open: Arc::new(open) })
     }
 

@@ -29,8 +29,15 @@ const _: () = assert!(size_of::<RawConfig>() == 56 && offset_of!(RawConfig, blob
 /// [`crate::Error::Ioctl`].
 pub(crate) fn intercept_hypercalls(vm: &impl AsRawFd, msr: u32) -> Result<()> {
     let (blob_addr_32, blob_addr_64, blob_size_32, blob_size_64) = (0, 0, 0, 0);
-    let config =
-        RawConfig { flags: INTERCEPT_HCALL, msr, blob_addr_32, blob_addr_64, blob_size_32, blob_size_64, pad2: [0; 30] };
+    let config = RawConfig {
+        flags: INTERCEPT_HCALL,
+        msr,
+        blob_addr_32,
+        blob_addr_64,
+        blob_size_32,
+        blob_size_64,
+        pad2: [0; 30],
+    };
     // SAFETY: KVM copies the struct; the addresses in it are none.
     unsafe { KVM_XEN_HVM_CONFIG.call(vm, &config) }.map(drop)
 }

@@ -106,9 +106,23 @@ impl Engine {
         let primed = cfg!(target_arch = "aarch64");
         let kicker = immediate.clone();
         let (clock, flags) = (Clock::new(tally), Flags::new(told));
-        let (pending, alone, poisoned, _vm) = (Pending::Nothing, false, false, vm);
-        let engine =
-            Self { page, immediate, ring, fd, _vm, bus, abi, clock, flags, pending, primed, alone, poisoned, setup };
+        let (pending, alone, poisoned) = (Pending::Nothing, false, false);
+        let engine = Self {
+            page,
+            immediate,
+            ring,
+            fd,
+            _vm: vm,
+            bus,
+            abi,
+            clock,
+            flags,
+            pending,
+            primed,
+            alone,
+            poisoned,
+            setup,
+        };
         Ok((engine, kicker))
     }
 

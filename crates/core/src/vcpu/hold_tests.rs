@@ -169,7 +169,7 @@ fn holds_without_a_pause_let_vcpus_on_between_them() {
         let mut guard = hold.hold();
         scope.spawn(|| {
             while !enough.load(SeqCst) {
-                hold.stand_back(&vcpu.inside, &never).unwrap();
+                hold.stand_back(&vcpu.inside, false, &never).unwrap();
             }
         });
         for _ in 0..200 {

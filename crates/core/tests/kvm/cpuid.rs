@@ -36,7 +36,8 @@ fn ask(function: u32, index: u32) -> Vec<u8> {
 
 /// What a vCPU made so answers, for each question.
 fn answers(options: VcpuOptions, questions: &[[u32; 2]]) -> Vec<[u32; 4]> {
-    let code: Vec<u8> = questions.iter().flat_map(|&[function, index]| [ask(function, index), vec![0xf4]].concat()).collect();
+    let code: Vec<u8> =
+        questions.iter().flat_map(|&[function, index]| [ask(function, index), vec![0xf4]].concat()).collect();
     let machine = Machine::on(vm(), &code, options);
     questions
         .iter()
@@ -76,7 +77,10 @@ fn chosen() {
     cpuid.push(CpuidEntry { index: Some(0), ..entry(4, [1, 2, 3, 4]) });
     cpuid.push(CpuidEntry { index: Some(5), ..entry(4, [5, 6, 7, 8]) });
     let questions = [[0x4000_0000, 99], [4, 0], [4, 5]];
-    assert_eq!(answers(with(cpuid), &questions), [[name.eax, name.ebx, name.ecx, name.edx], [1, 2, 3, 4], [5, 6, 7, 8]]);
+    assert_eq!(
+        answers(with(cpuid), &questions),
+        [[name.eax, name.ebx, name.ecx, name.edx], [1, 2, 3, 4], [5, 6, 7, 8]]
+    );
 }
 
 fn own_apic_id() {
@@ -113,7 +117,8 @@ fn hyperv() {
 }
 
 fn lacking() {
-    let hidden = |capability: Capability| Kvm::open(KvmOptions { hide: vec![capability], ..Default::default() }).unwrap();
+    let hidden =
+        |capability: Capability| Kvm::open(KvmOptions { hide: vec![capability], ..Default::default() }).unwrap();
     let assert_missing = |error: &Error, capability: Capability| {
         let Error::CapabilityMissing { capability: name, since, .. } = *error else { panic!("{error}") };
         assert_eq!((name, since), (capability.name(), capability.since()));

@@ -44,14 +44,14 @@ fn smm() {
     };
 
     let vm = Vm::create(&kvm(), &VmOptions { irqchip: true, ..Default::default() }).unwrap();
-    vm.memory().map(&MapOptions { address_space: 1, ..MapOptions::new(pages(0x3_0000, 0x1_0000)) }).unwrap();
+    vm.memory().map(&MapOptions { address_space: Some(1), ..MapOptions::new(pages(0x3_0000, 0x1_0000)) }).unwrap();
     // out 0x10, al; rsm
     vm.memory().address_space(1).unwrap().write(0x3_8000, &[0xe6, 0x10, 0x0f, 0xaa]).unwrap();
     let code = [
-        &[0xb0, 9][..],                                // mov al, 9
+        &[0xb0, 9][..],                                 // mov al, 9
         &[0xc7, 5, 0xf0, 0, 0xe0, 0xfe, 0xff, 1, 0, 0], // mov dword ptr [0xfee000f0], 0x1ff: the APIC is on
-        &[0xc7, 5, 0, 3, 0xe0, 0xfe, 0, 0x42, 4, 0],        // mov dword ptr [0xfee00300], 0x44200: SMI, to itself
-        &[0xe6, 0x11, 0xf4],                                // out 0x11, al; hlt
+        &[0xc7, 5, 0, 3, 0xe0, 0xfe, 0, 0x42, 4, 0],    // mov dword ptr [0xfee00300], 0x44200: SMI, to itself
+        &[0xe6, 0x11, 0xf4],                            // out 0x11, al; hlt
     ]
     .concat();
     let machine = Machine::on(vm, &code, VcpuOptions::default());
@@ -96,8 +96,9 @@ fn stale_reason() {
     };
 
     use crate::{
-        backing_support::{PAGE, map, new_file},
+        backing_support::{map, new_file},
         machine::{CODE, Machine, THERE},
+        support::PAGE,
     };
 
     // mov al, [THERE], in ring 3: no KVM interprets that

@@ -20,8 +20,16 @@ pub(crate) fn tests() -> Vec<Trial> {
     const HYPERV: Capability = Capability::Hyperv;
     const SYNIC: Capability = Capability::HypervSynic2;
     vec![
-        needs(HYPERV, "hyperv: the reset register is a system event, of which the page holds a type and no data", reset),
-        needs(HYPERV, "hyperv: the crash registers are a system event, of which the page holds a type and no data", crash),
+        needs(
+            HYPERV,
+            "hyperv: the reset register is a system event, of which the page holds a type and no data",
+            reset,
+        ),
+        needs(
+            HYPERV,
+            "hyperv: the crash registers are a system event, of which the page holds a type and no data",
+            crash,
+        ),
         needs(HYPERV, "hyperv: without its leaves in CPUID the guest has none of its registers", without_cpuid),
         needs(SYNIC, "hyperv: the set-up of the synthetic interrupt controller is an exit each time", synic),
         needs(SYNIC, "hyperv: a message is a hypercall that exits; its answer is what the guest gets", hypercall),
@@ -171,10 +179,10 @@ fn synic() {
 fn hypercall() {
     let code = [wrmsr(GUEST_OS_ID, 1), wrmsr(HYPERCALL, 0x3001)].concat();
     let call = [
-        &[0xb9, 0x5c, 0, 0, 0][..],             // mov ecx, 0x5c (HvCallPostMessage)
-        &[0xba, 0, 0x60, 0, 0],                 // mov edx, 0x6000
-        &[0x41, 0xb8, 0, 0x70, 0, 0],           // mov r8d, 0x7000
-        &[0xb8, 0, 0x30, 0, 0, 0xff, 0xd0],     // mov eax, 0x3000; call rax
+        &[0xb9, 0x5c, 0, 0, 0][..],            // mov ecx, 0x5c (HvCallPostMessage)
+        &[0xba, 0, 0x60, 0, 0],                // mov edx, 0x6000
+        &[0x41, 0xb8, 0, 0x70, 0, 0],          // mov r8d, 0x7000
+        &[0xb8, 0, 0x30, 0, 0, 0xff, 0xd0],    // mov eax, 0x3000; call rax
         &[0x48, 0x89, 4, 0x25, 0, 0x20, 0, 0], // mov [0x2000], rax
     ]
     .concat();

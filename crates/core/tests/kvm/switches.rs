@@ -241,8 +241,8 @@ fn xen_hypercall() {
         &wrmsr(msr, 0x3000)[..],
         &[0xbf, 1, 0, 0, 0, 0xbe, 2, 0, 0, 0, 0xba, 3, 0, 0, 0], // mov edi, 1; mov esi, 2; mov edx, 3
         &[0x41, 0xba, 4, 0, 0, 0, 0x41, 0xb8, 5, 0, 0, 0, 0x41, 0xb9, 6, 0, 0, 0], // mov r10d, 4; mov r8d, 5; mov r9d, 6
-        &[0xb8, 0x40, 0x34, 0, 0, 0xff, 0xd0],                   // mov eax, 0x3000 + 34 * 32 (hvm_op); call rax
-        &[0x48, 0x89, 4, 0x25, 0, 0x20, 0, 0, 0xf4],             // mov [0x2000], rax; hlt
+        &[0xb8, 0x40, 0x34, 0, 0, 0xff, 0xd0], // mov eax, 0x3000 + 34 * 32 (hvm_op); call rax
+        &[0x48, 0x89, 4, 0x25, 0, 0x20, 0, 0, 0xf4], // mov [0x2000], rax; hlt
     ]
     .concat();
     let machine = long(ExitSwitches { xen: Some(msr), ..Default::default() }, Privilege::Kernel, &code);

@@ -19,8 +19,8 @@ use x86_64 as host;
 
 pub use host::Registers;
 pub(crate) use host::{
-    Setup, address_bits, boot, check_model, create_irqchip, get_registers, initialise, irqchip_pages,
-    update_registers, vm_type,
+    Setup, address_bits, boot, check_model, create_irqchip, get_registers, initialise, irqchip_pages, update_registers,
+    vm_type,
 };
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::{DescriptorTable, Segment};

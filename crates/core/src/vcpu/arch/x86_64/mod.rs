@@ -55,11 +55,7 @@ pub(crate) struct Model {
 ///
 /// # Errors
 /// [`Error::InvalidArgument`], [`Error::Element`], [`Error::CapabilityMissing`].
-pub(crate) fn check_model(
-    choice: Choice,
-    _first: Option<VcpuFeatures>,
-    capabilities: &Capabilities,
-) -> Result<Model> {
+pub(crate) fn check_model(choice: Choice, _first: Option<VcpuFeatures>, capabilities: &Capabilities) -> Result<Model> {
     let Choice { features, cpuid, synic, irqchip } = choice;
     if features.is_some() {
         return Err(Error::InvalidArgument { what: "features", expected: "absent on x86_64: aarch64 has them" });
