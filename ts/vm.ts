@@ -171,9 +171,9 @@ export class Vm implements Disposable, AsyncDisposable {
    */
   createVcpu(how?: VcpuOptions): Vcpu {
     const vm = this.#native;
-    const request = vcpuRequest(how);
+    const asked = vcpuRequest(how);
     const mail = new Uint32Array(MAIL_WORDS);
-    const native = call(() => vm.createVcpu(request, mail));
+    const native = call(() => vm.createVcpu(asked, mail));
     const vcpu = vcpuFrom(native, mail, this.#door, this.#life);
     tellIoctl(this.#life.id, 'KVM_CREATE_VCPU', { id: vcpu.id });
     return vcpu;
