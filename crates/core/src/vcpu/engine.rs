@@ -9,6 +9,7 @@ use super::{
     arch,
     claimed::Claimed,
     control::{Control, Stop},
+    drive::{Driven, Goal, WhenFull},
     flags::{Flags, Told},
     hold::Passed,
     run_page::{ImmediateExit, RunPage},
@@ -32,45 +33,6 @@ const PRIME_TRIES: usize = 5;
 /// `KVM_RUN` fails, and a fault would be told of that was not. Never on aarch64: there `exit_reason == KVM_EXIT_MMIO` at
 /// entry *is* the completion of a read, which would otherwise be repeated for ever.
 const FORGETS_THE_REASON: bool = cfg!(target_arch = "x86_64");
-
-/// What a drive is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Goal {
-    /// Run the guest until an exit is the program's.
-    Run,
-    /// Complete the pending exit and enter no further.
-    Settle,
-}
-
-impl Goal {
-    /// Whether a drive that is held out ends by this. Settling runs no guest, so a kick is not for it.
-    fn heeds(self, stop: Stop) -> bool {
-        self == Self::Run || stop != Stop::Kicked
-    }
-}
-
-/// What to do where a device is full, or the VM is paused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WhenFull {
-    /// Wait until somebody makes room, or resumes.
-    Wait,
-    /// Say so: the caller is the one who makes room, and the one who resumes.
-    Return,
-}
-
-/// How a drive ended.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Driven {
-    Exit(Exit),
-    /// An access to what the program claimed; as an exit, and what the claim makes of it.
-    Claimed(Claimed),
-    /// Kicked or cancelled before the guest was entered (again). Where the vCPU was held out, what was pending still is.
-    Stopped(Stop),
-    /// Settled: nothing is pending.
-    Settled,
-    /// A device is full ([`WhenFull::Return`]).
-    Full,
-}
 
 pub(crate) struct Engine {
     // Order of fields is order of release: the mapping and the vCPU's fd both keep the VM alive.

@@ -10,7 +10,8 @@ use std::{
 use super::{
     Claimed, Shared,
     control::{Stop, Ticket},
-    engine::{Driven, Engine, Goal, WhenFull},
+    drive::{Driven, Goal, WhenFull},
+    engine::Engine,
     thread::drive_caught,
     watchdog::Watchdog,
 };

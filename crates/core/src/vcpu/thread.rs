@@ -10,7 +10,8 @@ use std::{
 
 use super::{
     Outcome, Shared,
-    engine::{Driven, Engine, Goal, WhenFull},
+    drive::{Driven, Goal, WhenFull},
+    engine::Engine,
     waiting::Waiting,
 };
 use crate::{
