@@ -157,8 +157,11 @@ impl Vm {
         };
         let limit = u32::try_from(shared.capabilities.value(Capability::MaxVcpuId)).unwrap_or(0).max(1);
         // What can fail without KVM comes first: it keeps a vCPU that it has made.
-        let choice = Choice { features, cpuid, synic, irqchip: shared.irqchip };
-        let model = arch::check_model(choice, state.features, &shared.capabilities)?;
+        let model = arch::check_model(Choice { features, cpuid, synic }, state.features, &shared.capabilities)?;
+        if synic && !shared.irqchip {
+            let expected = "false in a VM without an irqchip: it is a part of the local APIC";
+            return Err(Error::InvalidArgument { what: "hyperv.synic", expected });
+        }
         let (signal, run_size) = (KickSignal::get()?, kvm.vcpu_mmap_size()?);
         let (id, fd) = make_vcpu(&mut state.vcpus, &vm, id, limit)?;
         let setup = arch::initialise(&kvm, &vm, &fd, id, model, &mut state.features)?;

@@ -94,8 +94,6 @@ pub(crate) struct Choice {
     pub(crate) features: Option<VcpuFeatures>,
     pub(crate) cpuid: Option<Vec<CpuidEntry>>,
     pub(crate) synic: bool,
-    /// Of the VM.
-    pub(crate) irqchip: bool,
 }
 
 /// One virtual CPU. Closed when its VM is; KVM keeps it, and its id, until then.

@@ -59,7 +59,7 @@ pub(crate) type Model = VcpuFeatures;
 /// # Errors
 /// [`Error::CapabilityMissing`], [`Error::InvalidArgument`].
 pub(crate) fn check_model(choice: Choice, first: Option<VcpuFeatures>, capabilities: &Capabilities) -> Result<Model> {
-    let Choice { features, cpuid, synic, .. } = choice;
+    let Choice { features, cpuid, synic } = choice;
     if cpuid.is_some() {
         return Err(Error::InvalidArgument { what: "cpuid", expected: "absent on aarch64: x86_64 has it" });
     }

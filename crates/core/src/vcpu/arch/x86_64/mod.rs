@@ -56,7 +56,7 @@ pub(crate) struct Model {
 /// # Errors
 /// [`Error::InvalidArgument`], [`Error::Element`], [`Error::CapabilityMissing`].
 pub(crate) fn check_model(choice: Choice, _first: Option<VcpuFeatures>, capabilities: &Capabilities) -> Result<Model> {
-    let Choice { features, cpuid, synic, irqchip } = choice;
+    let Choice { features, cpuid, synic } = choice;
     if features.is_some() {
         return Err(Error::InvalidArgument { what: "features", expected: "absent on x86_64: aarch64 has them" });
     }
@@ -65,10 +65,6 @@ pub(crate) fn check_model(choice: Choice, _first: Option<VcpuFeatures>, capabili
     }
     if synic {
         capabilities.require(Capability::HypervSynic2, "the vCPU option hyperv.synic")?;
-        if !irqchip {
-            let expected = "false in a VM without an irqchip: it is a part of the local APIC";
-            return Err(Error::InvalidArgument { what: "hyperv.synic", expected });
-        }
     }
     Ok(Model { cpuid, synic })
 }
