@@ -227,15 +227,16 @@ test('vm.close: a pause that is asked for just before has an end', async t => {
   for (let round = 0; round < scaled(20); round += 1) {
     using guest = counter();
     const running = guest.vcpu.run();
-    const pausing = guest.vm.pause();
-    if (round % 2 === 0) guest.vm.close();
-    else await guest.vm[Symbol.asyncDispose]();
-    await rejectsCode(t, 'ERR_CLOSED', running);
     // All were out before it was closed, or not.
-    const end = await pausing.then(
+    const pausing = guest.vm.pause().then(
       () => 'paused',
       (error: unknown) => (error instanceof Error && 'code' in error ? error.code : error),
     );
+    const ended = rejectsCode(t, 'ERR_CLOSED', running);
+    if (round % 2 === 0) guest.vm.close();
+    else await guest.vm[Symbol.asyncDispose]();
+    await ended;
+    const end = await pausing;
     t.true(end === 'paused' || end === 'ERR_CLOSED', String(end));
   }
 });
