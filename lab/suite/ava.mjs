@@ -1,7 +1,7 @@
 // The slice of ava that our tests use, for machines in which ava itself takes a quarter of a minute to load: the
-// compiled tests import it under ava's name (lab/suite/build.mjs). `node ava.mjs TITLE FILE` runs one file in this process, test by
-// test in the order of the file, and prints TAP with titles `TITLE › test`. What is not here is a TypeError, and so a
-// failure.
+// compiled tests import it under ava's name (lab/suite/build.mjs). `node ava.mjs TITLE FILE [TITLE FILE]…` runs those files in this
+// process, one after the other, test by test in the order of the file, and prints TAP with titles `TITLE › test`. What is
+// not here is a TypeError, and so a failure.
 import { realpathSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
 import { inspect } from 'node:util';
@@ -13,8 +13,9 @@ const TEST_TIMEOUT_MS = Number(process.env.TYPEVISOR_TEST_TIMEOUT_MS ?? 60_000);
 /** What a test takes from here on is worth a line: a machine's time is short. */
 const SLOW_MS = 2000;
 
-const tests = [];
-const hooks = { before: [], after: [], always: [] };
+/** Of the file that is run. */
+let tests = [];
+let hooks = { before: [], after: [], always: [] };
 let prefix = '';
 let points = 0;
 let failures = 0;
@@ -94,8 +95,7 @@ async function hook(name, act) {
   return !problem;
 }
 
-async function runFile(title, file) {
-  prefix = title;
+function watch() {
   process.on('uncaughtException', stray('an exception nobody caught'));
   process.on('unhandledRejection', stray('a rejection nobody handled'));
   process.on('exit', () => {
@@ -103,6 +103,11 @@ async function runFile(title, file) {
     console.log(`1..${points}`);
     if (failures > 0) process.exitCode = 1;
   });
+}
+
+async function runFile(title, file) {
+  [prefix, tests, hooks, at] = [title, [], { before: [], after: [], always: [] }, 'the file is loaded'];
+  const failed = failures;
   await import(pathToFileURL(file).href);
   if (tests.length === 0) throw new Error('there is no test in it');
   let ready = true;
@@ -112,19 +117,29 @@ async function runFile(title, file) {
     const began = performance.now();
     point(`${prefix} › ${name}`, skip ? [] : await runTest({ title: name, ...one }), skip);
     const ms = performance.now() - began;
-    if (ms > SLOW_MS) console.log(`# took ${(ms / 1000).toFixed(1)} s`);
+    if (ms > SLOW_MS) console.log(`# took ${seconds(ms)}`);
   }
   at = 'it was tidied up';
-  for (const act of failures === 0 ? hooks.after : []) await hook('after', async () => act());
+  for (const act of failures === failed ? hooks.after : []) await hook('after', async () => act());
   for (const act of hooks.always) await hook('after.always', async () => act());
-  at = '';
 }
 
-const [, main, title, file] = process.argv;
+/** Files as TITLE FILE TITLE FILE …; one that cannot be run does not keep the others from it. */
+async function runAll([title, file, ...more]) {
+  const began = performance.now();
+  await runFile(title, file).catch(error => point(`${title}: could not be run`, [error]));
+  console.log(`# ${title}: ${seconds(performance.now() - began)}`);
+  if (more.length > 0) await runAll(more);
+  else at = '';
+}
+
+function seconds(ms) {
+  return `${(ms / 1000).toFixed(1)} s`;
+}
+
+const [, main, ...files] = process.argv;
 if (main && realpathSync(main) === realpathSync(new URL(import.meta.url))) {
-  // Not awaited here: the file imports this module, which is to be complete by then.
-  void runFile(title, file).catch(error => {
-    point(`${title}: could not be run`, [error]);
-    at = '';
-  });
+  watch();
+  // Not awaited here: the files import this module, which is to be complete by then.
+  void runAll(files);
 }

@@ -6,8 +6,8 @@
 // __test__/unit the files named below, whose subject the processor decides. The rest of __test__/unit is about sources
 // and words, which are the same everywhere.
 //
-// Prints `── core` in cargo's format and `── ava` as TAP with a plan; the exit code is 1 where something failed. Each
-// file runs in a process of its own, some at a time, and is a failure by its name if it takes too long.
+// Prints `── core` in cargo's format and `── ava` as TAP with a plan; the exit code is 1 where something failed. Files run
+// by some in a process, those that take long in one of their own, and are a failure by name if they take too long.
 //
 // --only PATTERN    a regular expression: only files and test binaries whose name it fits
 // --except PATTERN  files of ava's that are not run here: each is one skip that says so
@@ -41,8 +41,12 @@ const LONGEST = [
   'memory.shared-buffer',
   'endless',
 ];
+/** Those, and whatever looks at the whole process. */
+const ALONE = new Set([...LONGEST, 'bad-input', 'leaks', 'memory.fork', 'vcpu.abort-thousand', 'observe.debug']);
 /** As many as a machine has processors. */
 const AT_ONCE = 2;
+/** To start a process and load the addon takes longer in a machine than what most files have to test. */
+const FILES_A_PROCESS = 6;
 
 await main(import.meta.url, async args => {
   const { only, except, limit } = options(args);
@@ -122,22 +126,36 @@ async function runAva(only, except, timeoutMs) {
   const total = { points: 0, failed: 0 };
   for (const { title } of files.filter(file => except(file.title)))
     console.log(`ok ${(total.points += 1)} - ${title} # SKIP ${ELSEWHERE}`);
-  const waiting = files.filter(({ title }) => !except(title))[Symbol.iterator]();
+  const waiting = groups(files.filter(({ title }) => !except(title)))[Symbol.iterator]();
   const worker = async () => {
-    for (const one of waiting) await runOne(one, total, timeoutMs);
+    for (const some of waiting) await runSome(some, total, timeoutMs);
   };
   await Promise.all(Array.from({ length: AT_ONCE }, worker));
   console.log(`1..${total.points}`);
   return total.failed === 0;
 }
 
-/** Runs a file, and prints its points under running numbers when it is done: those of two files do not mix. */
-async function runOne({ title, file }, total, timeoutMs) {
+/** What runs in one process. */
+function groups(files) {
+  const alone = files.filter(isAlone);
+  const together = files.filter(file => !isAlone(file));
+  const count = Math.ceil(together.length / FILES_A_PROCESS);
+  // Dealt out: what is alphabetically near is of one subject, and takes as long.
+  const dealt = Array.from({ length: count }, (_, first) => together.filter((_, index) => index % count === first));
+  return [...alone.map(file => [file]), ...dealt];
+}
+
+function isAlone({ title }) {
+  return ALONE.has(title.replace('kvm › ', ''));
+}
+
+/** Runs files in a process, and prints their points under running numbers when it is done: those of two do not mix. */
+async function runSome(files, total, timeoutMs) {
   const lines = [];
   const errors = [];
   const onLine = (line, stream) => (stream === 'stdout' ? lines : errors).push(line);
-  const began = performance.now();
-  const end = await run(process.execPath, [join(JS, 'node_modules/ava/ava.mjs'), title, file], {
+  const args = files.flatMap(({ title, file }) => [title, file]);
+  const end = await run(process.execPath, [join(JS, 'node_modules/ava/ava.mjs'), ...args], {
     cwd: JS,
     env: { TYPEVISOR_NATIVE_PATH: NATIVE },
     onLine,
@@ -149,8 +167,10 @@ async function runOne({ title, file }, total, timeoutMs) {
     if (ok) console.log(`${ok} ${(total.points += 1)}${rest}`);
     else if (!/^1\.\.\d+$/.test(line)) console.log(line);
   }
+  // The file at which it stood is the one behind the last that said how long it took.
+  const done = lines.filter(line => files.some(({ title }) => line.startsWith(`# ${title}: `))).length;
+  const [{ title }] = files.slice(Math.min(done, files.length - 1));
   if (problem) console.log(`not ok ${(total.points += 1)} - ${title}: ${problem}`);
   if (failed > 0) for (const line of errors) console.log(`    ${line}`);
-  console.log(`# ${title}: ${seconds(performance.now() - began)} s`);
   total.failed += failed;
 }

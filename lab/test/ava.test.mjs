@@ -16,9 +16,17 @@ let count = 0;
 
 /** Runs a test file with `body`; gives its exit code, its lines and its points. */
 function run(body, env = {}) {
-  const file = join(folder, `case-${++count}.mjs`);
-  writeFileSync(file, `import test from 'ava';\n${body}`);
-  const { status, stdout, stderr } = spawnSync(process.execPath, [main, 'unit › case', file], {
+  return runFiles({ 'unit › case': body }, env);
+}
+
+/** The same with several files by title, in one process. */
+function runFiles(bodies, env = {}) {
+  const args = Object.entries(bodies).flatMap(([title, body]) => {
+    const file = join(folder, `case-${++count}.mjs`);
+    writeFileSync(file, `import test from 'ava';\n${body}`);
+    return [title, file];
+  });
+  const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], {
     encoding: 'utf8',
     timeout: 60_000,
     env: { ...process.env, NODE_TEST_CONTEXT: undefined, ...env },
@@ -217,4 +225,30 @@ test('after a failed test the others run, teardowns too, and after.always; after
   assert.match(stdout, /down\n/);
   assert.match(stdout, /always\n/);
   assert.doesNotMatch(stdout, /after\n/);
+});
+
+test('files in one process have their own tests and hooks, and one that cannot be run does not keep the others from it', () => {
+  const body = `test.after(t => console.log('tidied')); test('a', t => t.pass());`;
+  const bodies = { 'unit › one': body, 'unit › two': 'nonsense(', 'unit › three': body };
+  const { status, stdout, points, plan } = runFiles(bodies);
+  assert.equal(status, 1);
+  assert.deepEqual(points, [
+    'ok 1 - unit › one › a',
+    'not ok 2 - unit › two: could not be run',
+    'ok 3 - unit › three › a',
+  ]);
+  assert.equal(plan, '1..3');
+  assert.equal(stdout.match(/^tidied$/gm)?.length, 2);
+  const took = stdout.split('\n').filter(line => line.startsWith('# '));
+  assert.deepEqual(
+    took.map(line => line.replace(/: .*/, '')),
+    ['# unit › one', '# unit › two', '# unit › three'],
+  );
+});
+
+test('a process that ends in one of several files says in which, and which test ran', () => {
+  const bodies = { 'unit › one': `test('a', t => t.pass());`, 'unit › two': `test('b', t => process.exit(0));` };
+  const { status, points } = runFiles({ ...bodies, 'unit › three': `test('c', t => t.pass());` });
+  assert.equal(status, 1);
+  assert.deepEqual(points, ['ok 1 - unit › one › a', 'not ok 2 - unit › two: the process ended while "b" ran']);
 });
