@@ -1,5 +1,7 @@
 /** Which exits are answered, and with what. The sizes are the core's to check. */
 
+import { types } from 'node:util';
+import { integer, invalid, quiet, uint64 } from './check.ts';
 import type { Exit } from './exit.ts';
 
 /** A value for an exit that wants one: a number, little-endian in as many bytes as it wants, or all of them as bytes. */
@@ -53,4 +55,12 @@ export function wants(exit: Exit): 'answer' | 'maybe' | 'nothing' {
 /** Whether it takes `'fault'` as an answer. */
 export function takesFault({ kind }: Exit): boolean {
   return kind === 'rdmsr' || kind === 'wrmsr';
+}
+
+/** What the addon is given: a number, or quiet bytes. */
+export function answerRequest(value: unknown): bigint | Uint8Array {
+  if (typeof value === 'number') return BigInt(integer(value, 'value', 0, Number.MAX_SAFE_INTEGER));
+  if (typeof value === 'bigint') return uint64(value, 'value');
+  if (types.isUint8Array(value)) return quiet(value);
+  throw invalid('value', "a number, a bigint or a Uint8Array, or 'fault' for a model-specific register", value);
 }

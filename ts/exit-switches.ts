@@ -54,6 +54,11 @@ export interface ExitSwitches {
    */
   readonly notify?: NotifyWindow | undefined;
   /**
+   * Hypercalls of Xen's are `xen` exits: all that the guest makes, KVM's own with them. Capability `xen-hvm` with bit 1 of its value
+   * (Linux 5.12, x86_64; api.rst 4.28). Default: none is.
+   */
+  readonly xen?: XenHypercalls | undefined;
+  /**
    * An access to an address without memory by an instruction that the processor does not describe (`ldp`, `stp`, SIMD,
    * writeback) is an `arm-nisv` exit, and no `run-failed`. Capability `arm-nisv-to-user` (Linux 5.5, aarch64; api.rst section
    * 5, `KVM_EXIT_ARM_NISV`). Default `false`.
@@ -101,6 +106,15 @@ export interface NotifyWindow {
   readonly window: number;
 }
 
+/** How a Xen guest finds its hypercalls. */
+export interface XenHypercalls {
+  /**
+   * The model-specific register by which it has KVM write a page of them, 0x4000_0000 to 0x4fff_ffff. Guests read its number in
+   * the CPUID leaf 0x4000_0002, which is the program's to give (`createVcpu({ cpuid })`).
+   */
+  readonly msr: number;
+}
+
 const HYPERCALLS = ['map-gpa-range'] as const;
 
 /**
@@ -124,7 +138,7 @@ const DISABLED = ['mwait', 'hlt', 'pause', 'cstate', 'aperfmperf'] as const;
  */
 export type DisabledExit = (typeof DISABLED)[number];
 
-const FIELDS = ['msr', 'hypercalls', 'emulationFailure', 'disable', 'busLock', 'notify', 'nisv'];
+const FIELDS = ['msr', 'hypercalls', 'emulationFailure', 'disable', 'busLock', 'notify', 'xen', 'nisv'];
 const MSR_FIELDS = ['reasons', 'filter', 'others'];
 const RANGE_FIELDS = ['base', 'count', 'read', 'write', 'allow'];
 const UINT32_MAX = 2 ** 32 - 1;
@@ -140,6 +154,7 @@ export function exitRequest(value: ExitSwitches | undefined): NativeExitSwitches
     disable: someOf(disable, 'exits.disable', DISABLED),
     busLock: boolean(busLock, 'exits.busLock'),
     notify: given.notify === undefined ? null : notifyWindow(given.notify),
+    xen: given.xen === undefined ? null : xenRegister(given.xen),
     nisv: boolean(nisv, 'exits.nisv'),
   };
 }
@@ -172,6 +187,11 @@ function filterRange(value: MsrFilterRange, name: string): NativeMsrRange {
     allow: allow === true,
     bitmap: typeof allow === 'boolean' ? null : quiet(byteArray(allow, `${name}.allow`)),
   };
+}
+
+function xenRegister(value: XenHypercalls): number {
+  const { msr } = options<XenHypercalls>(value, 'exits.xen', ['msr']);
+  return integer(msr, 'exits.xen.msr', 0, UINT32_MAX);
 }
 
 function notifyWindow(value: NotifyWindow): number {

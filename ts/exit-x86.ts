@@ -58,9 +58,9 @@ export interface IoapicEoiExit {
 /**
  * A guest of Hyper-V wants something that KVM leaves to the program. (api.rst section 5, `KVM_EXIT_HYPERV`)
  *
- * - `'synic'`: it changed the set-up of its synthetic interrupt controller (capability `hyperv-synic`, Linux 4.5), by
- *   writing the register `msr`. The rest is what the registers hold: `SCONTROL`, `SIEFP`, `SIMP`. Wants no answer.
- * - `'hcall'`: a hypercall. `input` is its control word, `params` say where input and output lie. Wants the result as its
+ * - `'synic'`: it changed the set-up of its synthetic interrupt controller (`createVcpu({ hyperv: { synic: true } })`,
+ *   capability `hyperv-synic2`), by writing the register `msr`. The rest is what the registers hold: `SCONTROL`, `SIEFP`, `SIMP`. Wants no answer.
+ * - `'hcall'`: a hypercall, as of a message where there is such a controller. `input` is its control word, `params` say where input and output lie. Wants the result as its
  *   answer, 8 bytes.
  * - `'syndbg'`: a command to the synthetic debugger, or another page for it (Linux 5.8). Wants a status as its answer, 8
  *   bytes, of which the kernel takes notice after a command.
@@ -90,7 +90,7 @@ export type HypervExit =
   | { readonly kind: 'hyperv'; readonly type: 'unknown'; readonly number: number; readonly bytes: Uint8Array };
 
 /**
- * A Xen guest wants something (capability `xen-hvm`). (api.rst section 5, `KVM_EXIT_XEN`)
+ * A Xen guest wants something (`Vm.create({ exits: { xen } })`, capability `xen-hvm`). (api.rst section 5, `KVM_EXIT_XEN`)
  *
  * - `'hcall'`: the hypercall `input` with six `params`, from 64-bit code (`longmode`) or not, at privilege level `cpl`.
  *   Wants the result as its answer, 8 bytes.

@@ -132,7 +132,7 @@ export interface InternalErrorExit {
 
 /**
  * The guest asked for power-off or reset, or reported a crash: by PSCI on aarch64 (with the vCPU feature `'psci-0.2'`),
- * by the Hyper-V MSRs on x86_64.
+ * by the Hyper-V MSRs on x86_64 (where the vCPU's `cpuid` has Hyper-V's leaves).
  *
  * - `'shutdown'`: PSCI `SYSTEM_OFF`.
  * - `'reset'`: PSCI `SYSTEM_RESET` and `SYSTEM_RESET2`, the Hyper-V reset MSR.

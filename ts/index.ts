@@ -9,9 +9,11 @@ export { doctor, type DoctorCheck, type DoctorReport } from './doctor.ts';
 export { Kvm, type KvmOptions } from './kvm.ts';
 export { Capabilities, type Capability } from './capabilities.ts';
 export type { CapabilityName } from './generated/capabilities.ts';
+export type { CpuidEntry } from './cpuid.ts';
 
 // Virtual machines
-export { type Firmware, type VcpuFeature, type VcpuOptions, Vm, type VmOptions } from './vm.ts';
+export { type Firmware, Vm, type VmOptions } from './vm.ts';
+export type { HypervOptions, VcpuFeature, VcpuOptions } from './vcpu-options.ts';
 export type {
   DisabledExit,
   ExitingHypercall,
@@ -19,6 +21,7 @@ export type {
   MsrExits,
   MsrFilterRange,
   NotifyWindow,
+  XenHypercalls,
 } from './exit-switches.ts';
 
 // Memory
@@ -34,6 +37,7 @@ export { GiB, KiB, MiB } from './units.ts';
 export type { Boot, BootOptions } from './boot.ts';
 export { type RunOptions, type RunSyncOptions, Vcpu } from './vcpu.ts';
 export type { Answer } from './answer.ts';
+export type { RunFlags } from './run-flags.ts';
 export type { Handlers } from './serve.ts';
 export type {
   DebugExit,

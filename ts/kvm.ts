@@ -2,6 +2,7 @@
 
 import { capabilitiesFrom, type Capabilities } from './capabilities.ts';
 import { invalid, options } from './check.ts';
+import { type CpuidEntry, cpuidFrom } from './cpuid.ts';
 import { call } from './errors.ts';
 import type { CapabilityName } from './generated/capabilities.ts';
 import { guard, KEY } from './handle.ts';
@@ -72,6 +73,44 @@ export class Kvm implements Disposable {
   /** What `/dev/kvm` answers, for the best VM it could make; `vm.capabilities` is the answer that counts. */
   get capabilities(): Capabilities {
     return this.#capabilities;
+  }
+
+  /**
+   * What processor and KVM can show to a guest by CPUID, for `vm.createVcpu({ cpuid })`: what a vCPU has for which none is
+   * chosen, but for the APIC ids. A new frozen array each time. (`KVM_GET_SUPPORTED_CPUID`, api.rst 4.46)
+   *
+   * @throws {TypevisorError} `ERR_CAPABILITY_MISSING` without `ext-cpuid`, which every KVM on x86_64 has and none on aarch64;
+   *   `ERR_CLOSED`, `ERR_IOCTL`.
+   * @example
+   * using kvm = Kvm.open();
+   * using vm = Vm.create({ kvm });
+   * // A processor without AVX (leaf 1, bit 28 of ecx), as an older one
+   * const cpuid = kvm.supportedCpuid.map(leaf => (leaf.function === 1 ? { ...leaf, ecx: (leaf.ecx & ~(1 << 28)) >>> 0 } : leaf));
+   * const vcpu = vm.createVcpu({ cpuid });
+   */
+  get supportedCpuid(): readonly CpuidEntry[] {
+    const native = this.#native;
+    return cpuidFrom(call(() => native.supportedCpuid()));
+  }
+
+  /**
+   * What KVM can show by CPUID to a guest that is to take its host for Hyper-V: leaves from 0x4000_0000 on, which stand in the
+   * place of KVM's own. With them the guest has Hyper-V's registers and hypercalls. A new frozen array each time.
+   * (`KVM_GET_SUPPORTED_HV_CPUID`, api.rst 4.118; what they mean: Hypervisor Top Level Functional Specification)
+   *
+   * @throws {TypevisorError} `ERR_CAPABILITY_MISSING` without `sys-hyperv-cpuid` (Linux 5.11, x86_64): a program has to know
+   *   the leaves itself then; `ERR_CLOSED`, `ERR_IOCTL`.
+   * @example
+   * using kvm = Kvm.open();
+   * using vm = Vm.create({ kvm });
+   * if (kvm.capabilities.has('sys-hyperv-cpuid')) {
+   *   const processor = kvm.supportedCpuid.filter(leaf => leaf.function >>> 8 !== 0x40_0000); // all but KVM's own leaves
+   *   const vcpu = vm.createVcpu({ cpuid: [...processor, ...kvm.supportedHypervCpuid] });
+   * }
+   */
+  get supportedHypervCpuid(): readonly CpuidEntry[] {
+    const native = this.#native;
+    return cpuidFrom(call(() => native.supportedHypervCpuid()));
   }
 
   /** Closes the device. VMs made from it live on. Twice is harmless. */

@@ -7,6 +7,7 @@ export interface NativeExitSwitches {
   disable: string[];
   busLock: boolean;
   notify: number | null;
+  xen: number | null;
   nisv: boolean;
 }
 

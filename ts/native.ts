@@ -3,6 +3,7 @@
 
 import type { NativeStats } from './native-stats.ts';
 import type { NativeExitSwitches } from './native-switches.ts';
+import type { NativeCpuidEntry, NativeRunFlags, NativeVcpuOptions } from './native-vcpu.ts';
 
 /** Why a call failed. {@link unwrap} in errors.ts is the only door from here to `TypevisorError`. */
 export interface Failure {
@@ -188,6 +189,8 @@ export interface OpenOptions {
 
 export interface NativeKvm {
   capabilities(): Failure | NativeCapability[];
+  supportedCpuid(): Failure | NativeCpuidEntry[];
+  supportedHypervCpuid(): Failure | NativeCpuidEntry[];
   createVm(options: VmOptions): Failure | NativeVm;
   close(): void;
 }
@@ -277,13 +280,6 @@ export interface NativeFirmware {
   shadow: NativeRange;
 }
 
-export interface NativeVcpuOptions {
-  id: number | null;
-  features: string[] | null;
-  affinity: number[] | null;
-  name: string | null;
-}
-
 export interface NativeUnclaimed {
   ports: string;
 }
@@ -364,6 +360,8 @@ export interface NativeVcpu {
   answer(value: bigint | Uint8Array): Failure | null;
   /** Makes the guest's instruction fault. */
   answerFault(): Failure | null;
+  /** Beside the exit that was delivered last. */
+  runFlags(): NativeRunFlags;
   registers(): Failure | NativeRegisters;
   setRegisters(some: NativeRegisters): Failure | null;
   boot(options: NativeBootOptions): Failure | NativeBoot;

@@ -1,10 +1,9 @@
 /** One virtual CPU: runs, stops, answers, registers. Who may drive it when is the core's decision. */
 
-import { types } from 'node:util';
-import type { Answer } from './answer.ts';
+import { type Answer, answerRequest } from './answer.ts';
 import { type Boot, bootMade, type BootOptions, bootRequest } from './boot.ts';
 import type { BusDoor } from './bus.ts';
-import { abortSignal, integer, invalid, options, quiet, uint64 } from './check.ts';
+import { abortSignal, integer, options } from './check.ts';
 import { call, callAsync } from './errors.ts';
 import { drive, driveSync, type Runner, settle } from './drive.ts';
 import type { Exit } from './exit.ts';
@@ -14,6 +13,7 @@ import type { Life } from './life.ts';
 import type { NativeVcpu } from './native.ts';
 import { printable, tellExit } from './observe.ts';
 import { fromNative, type Registers, type RegistersUpdate, toNative } from './registers.ts';
+import type { RunFlags } from './run-flags.ts';
 import { Seat } from './seat.ts';
 import { type Driven, exits, type Handlers, serve } from './serve.ts';
 import { type Stats, statsFrom } from './stats.ts';
@@ -204,7 +204,8 @@ export class Vcpu implements Disposable, AsyncDisposable {
    * `timeoutMs` at most: a watchdog then stops the guest, which stands as after an aborted {@link run} and can be run on.
    *
    * @throws {TypevisorError} `ERR_TIMEOUT`, `ERR_BUSY`, `ERR_CLOSED`, `ERR_EXIT_UNANSWERED`, `ERR_POISONED`,
-   *   `ERR_INTERNAL`, `ERR_OUT_OF_RANGE`.
+   *   `ERR_INTERNAL`, `ERR_OUT_OF_RANGE`; `ERR_WOULD_DEADLOCK` in a paused VM, which only this thread can resume: the guest
+   *   stands where it stood, what was answered stays answered, and it can be run on after `vm.resume`.
    */
   runSync(how?: RunSyncOptions): Exit {
     const given = options<RunSyncOptions>(how, 'runSync options', ['timeoutMs']);
@@ -244,7 +245,7 @@ export class Vcpu implements Disposable, AsyncDisposable {
     if (value === 'fault') {
       call(() => native.answerFault());
     } else {
-      const answer = typeof value === 'object' ? answerBytes(value) : whole(value);
+      const answer = answerRequest(value);
       call(() => native.answer(answer));
     }
     this.#runner.unfinished = undefined;
@@ -269,6 +270,24 @@ export class Vcpu implements Disposable, AsyncDisposable {
     } finally {
       this.#seat.exit();
     }
+  }
+
+  /**
+   * What the kernel said beside the exit that was delivered last, `{ kind: 'intr' }` included. At any time, and until the next
+   * one is delivered; before the first, nothing is set. It is apart from the exit as it says how the vCPU came out, and not what
+   * the guest wants. (`kvm_run.flags`, api.rst section 5)
+   *
+   * @example
+   * using vm = Vm.create();
+   * vm.memory.map({ gpa: 0xffff_f000, size: 4 * KiB });
+   * vm.memory.write(0xffff_fff0, Uint8Array.of(0xf4)); // hlt at the x86 reset vector
+   * const vcpu = vm.createVcpu();
+   * const exit = await vcpu.run({ signal: AbortSignal.timeout(10_000) });
+   * console.log(exit.kind, vcpu.runFlags); // hlt { bits: 0, smm: false, busLock: false, guestMode: false }
+   */
+  get runFlags(): RunFlags {
+    const native = this.#native;
+    return Object.freeze({ ...call(() => native.runFlags()) });
   }
 
   /**
@@ -369,17 +388,4 @@ export class Vcpu implements Disposable, AsyncDisposable {
 
 function signalOf(how: RunOptions | undefined, name: string): AbortSignal | undefined {
   return abortSignal(options<RunOptions>(how, name, ['signal']).signal, 'signal');
-}
-
-const ANSWER = "a number, a bigint or a Uint8Array, or 'fault' for a model-specific register";
-
-function whole(value: unknown): bigint {
-  if (typeof value === 'number') return BigInt(integer(value, 'value', 0, Number.MAX_SAFE_INTEGER));
-  if (typeof value === 'bigint') return uint64(value, 'value');
-  throw invalid('value', ANSWER, value);
-}
-
-function answerBytes(value: unknown): Uint8Array {
-  if (!types.isUint8Array(value)) throw invalid('value', ANSWER, value);
-  return quiet(value);
 }

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { types } from 'node:util';
 import { type Bus, type BusDoor, busFrom } from './bus.ts';
 import { capabilitiesFrom, type Capabilities } from './capabilities.ts';
-import { boolean, integer, invalid, options, quiet, someOf, string } from './check.ts';
+import { boolean, invalid, options, quiet } from './check.ts';
 import { call, callAsync, messageOf, TypevisorError, unwrap } from './errors.ts';
 import { MAIL_WORDS } from './drive.ts';
 import { exitRequest, type ExitSwitches } from './exit-switches.ts';
@@ -18,6 +18,7 @@ import { ioctlsAreWatched, orState, printable, tellIoctl } from './observe.ts';
 import { tellSlot } from './slot.ts';
 import { type Stats, statsFrom } from './stats.ts';
 import { type Vcpu, vcpuFrom } from './vcpu.ts';
+import { type VcpuOptions, vcpuRequest } from './vcpu-options.ts';
 
 /** How to make a VM. */
 export interface VmOptions {
@@ -37,47 +38,6 @@ export interface VmOptions {
   readonly exits?: ExitSwitches | undefined;
 }
 
-/** How to make a vCPU. */
-export interface VcpuOptions {
-  /** Its id, never used before in this VM. Default: the lowest such. */
-  readonly id?: number | undefined;
-  /**
-   * What an aarch64 vCPU is made with: exactly these. On x86_64 there are none to choose (`ERR_INVALID_ARGUMENT`).
-   * All vCPUs of a VM have the same but for `'power-off'`, as newer kernels demand it. Default: those of the VM's first
-   * vCPU, for that one `['psci-0.2']`.
-   */
-  readonly features?: readonly VcpuFeature[] | undefined;
-  /**
-   * The processors that its own thread may run on, by the kernel's numbers: at least one, and none that this process may not
-   * use. Default: those of this thread. Has no effect on `runSync`, which runs the guest on the thread that calls it.
-   */
-  readonly affinity?: readonly number[] | undefined;
-  /**
-   * What its own thread is called, as `top -H` and `/proc/self/task` show it: 1 to 15 bytes of UTF-8, without NUL. The thread
-   * is there from the vCPU's first `run`, `exits`, `serve` or `settle` on. Default: `kvm-vcpu` and the id.
-   */
-  readonly name?: string | undefined;
-}
-
-/** Features of an aarch64 vCPU, after `KVM_ARM_VCPU_*` of the kernel's header (api.rst 4.82). */
-const FEATURES = ['psci-0.2', 'pmu-v3', 'sve', 'pointer-auth', 'el1-32bit', 'power-off'] as const;
-
-/**
- * A feature of an aarch64 vCPU. Every kernel from 5.10 on, the oldest that Typevisor is tested with, knows them all;
- * whether the processor has one says its capability.
- *
- * - `'psci-0.2'`: power-off and reset are `system-event` exits. Without it they bring no exit at all. Needs
- *   `arm-psci-0-2`.
- * - `'pmu-v3'`: a performance monitor. Needs `arm-pmu-v3`.
- * - `'sve'`: the Scalable Vector Extension, with every vector length that KVM has here. Vectors have 128 bits until the
- *   guest raises `ZCR_EL1`, which starts as 0. Needs `arm-sve`.
- * - `'pointer-auth'`: authentication of addresses and generic; off until the guest sets `EnIA` and its like in
- *   `SCTLR_EL1`. Needs `arm-ptrauth-address` and `arm-ptrauth-generic`.
- * - `'el1-32bit'`: EL1 runs in 32-bit state. Needs `arm-el1-32bit`; not together with the two before it.
- * - `'power-off'`: it waits until another vCPU starts it by PSCI `CPU_ON`, or until `vcpu.boot`. Needs nothing.
- */
-export type VcpuFeature = (typeof FEATURES)[number];
-
 /** Where a firmware was put. */
 export interface Firmware {
   /** The whole image, read-only, ending at 4 GiB. */
@@ -85,12 +45,6 @@ export interface Firmware {
   /** The copy of its end, ending at 1 MiB. */
   readonly shadow: GpaRange;
 }
-
-/** Ids are 32 bits wide in KVM; how many there are says the capability `max-vcpu-id`. */
-const VCPU_ID_MAX = 2 ** 31 - 1;
-
-/** The highest number of a processor: 8,192 are what the largest kernel is configured for. */
-const CPU_MAX = 8191;
 
 /**
  * A virtual machine. It owns threads, memory and file descriptors: end it by `using`, `await using` or `close()`.
@@ -186,14 +140,14 @@ export class Vm implements Disposable, AsyncDisposable {
   }
 
   /**
-   * Makes a vCPU: on x86_64 with the CPUID that KVM supports here, on aarch64 one of the host's own kind.
+   * Makes a vCPU: on x86_64 with the CPUID that was chosen, or that KVM supports here, on aarch64 one of the host's own kind.
    *
    * A refused argument or feature costs nothing. A vCPU that KVM made but that could not be set up (`ERR_IOCTL`,
    * `ERR_LIMIT`) costs its id: KVM keeps it until the VM closes.
    *
    * @throws {TypevisorError} `ERR_INVALID_ARGUMENT`, also where the id was used or is past what KVM has, for other
-   *   features than the VM's first vCPU has, and for a processor that this process may not use; `ERR_CAPABILITY_MISSING` for a feature that this machine lacks,
-   *   `ERR_OUT_OF_RANGE`, `ERR_LIMIT`, `ERR_IOCTL`, `ERR_CLOSED`.
+   *   features than the VM's first vCPU has, for entries of CPUID that the guest would never see, for what the other architecture
+   *   has, and for a processor that this process may not use; `ERR_CAPABILITY_MISSING` for what this machine lacks, `ERR_OUT_OF_RANGE`, `ERR_LIMIT`, `ERR_IOCTL`, `ERR_CLOSED`.
    * @example aarch64
    * using vm = Vm.create();
    * const sve = vm.capabilities.has('arm-sve');
@@ -201,16 +155,25 @@ export class Vm implements Disposable, AsyncDisposable {
    * @example
    * using vm = Vm.create();
    * const vcpu = vm.createVcpu({ name: 'guest' }); // with affinity: [2, 3] its thread stays on these processors
+   * @example
+   * // A guest that asks who runs it: mov eax, 0x40000000; cpuid; hlt
+   * using kvm = Kvm.open();
+   * using vm = Vm.create({ kvm });
+   * vm.memory.map({ gpa: 0x1000, size: 4 * KiB });
+   * vm.memory.write(0x1000, Uint8Array.of(0x66, 0xb8, 0, 0, 0, 0x40, 0x0f, 0xa2, 0xf4));
+   * const ours = { function: 0x4000_0000, eax: 0x4000_0000, ebx: 0x4242_4242, ecx: 0, edx: 0 };
+   * const cpuid = kvm.supportedCpuid.filter(entry => entry.function >>> 28 !== 4);
+   * const vcpu = vm.createVcpu({ cpuid: [...cpuid, ours] });
+   * vcpu.boot({ mode: 'real', entry: 0x1000 });
+   * await vcpu.run(); // { kind: 'hlt' }
+   * const registers = vcpu.getRegisters();
+   * if (registers.arch === 'x86_64') console.log(registers.rbx.toString(16)); // 42424242
    */
   createVcpu(how?: VcpuOptions): Vcpu {
     const vm = this.#native;
-    const given = options<VcpuOptions>(how, 'createVcpu options', ['id', 'features', 'affinity', 'name']);
-    const id = given.id === undefined ? null : integer(given.id, 'id', 0, VCPU_ID_MAX);
+    const asked = vcpuRequest(how);
     const mail = new Uint32Array(MAIL_WORDS);
-    const features = given.features === undefined ? null : someOf(given.features, 'features', FEATURES);
-    const affinity = given.affinity === undefined ? null : cpuList(given.affinity);
-    const name = given.name === undefined ? null : string(given.name, 'name');
-    const native = call(() => vm.createVcpu({ id, features, affinity, name }, mail));
+    const native = call(() => vm.createVcpu(asked, mail));
     const vcpu = vcpuFrom(native, mail, this.#door, this.#life);
     tellIoctl(this.#life.id, 'KVM_CREATE_VCPU', { id: vcpu.id });
     return vcpu;
@@ -242,12 +205,13 @@ export class Vm implements Disposable, AsyncDisposable {
    * when none is in `KVM_RUN`: from then on no guest changes memory, and what is read of it is of one moment.
    *
    * No run ends by it, and no exit comes of it: runs under way, and those that begin meanwhile, stay pending and go on
-   * afterwards. A kick, an abort, the limit of `runSync` and `close` end them as ever, with the exit before left to be
+   * afterwards. A kick, an abort and `close` end them as ever, with the exit before left to be
    * completed, by the next run or `settle` (which waits for {@link resume}, too). Memory can be changed meanwhile; for
    * registers a vCPU has to be idle, as ever.
    *
    * May be called from a device or handler, as their vCPU is not in `KVM_RUN`; it stays out when they have returned. `runSync`
-   * then waits for its limit, as this thread cannot resume. Paused already, it resolves at once.
+   * does not wait for a {@link resume} that only this thread could call: it is `ERR_WOULD_DEADLOCK`, also where a device of this very run
+   * has paused. Paused already, it resolves at once.
    * {@link resume} before it has resolved takes effect when all vCPUs are out.
    *
    * @throws {TypevisorError} `ERR_CLOSED`, also where the VM is closed before all are out; `ERR_FORKED`.
@@ -331,11 +295,6 @@ export class Vm implements Disposable, AsyncDisposable {
     const slot = this.#memory.slotAt(gpa);
     if (slot !== undefined) tellSlot(this.#life.id, slot);
   }
-}
-
-function cpuList(value: unknown): number[] {
-  if (!Array.isArray(value) || value.length === 0) throw invalid('affinity', 'an array of at least one CPU', value);
-  return Array.from(value, (cpu: unknown, index) => integer(cpu, `affinity[${index}]`, 0, CPU_MAX));
 }
 
 function readImage(file: unknown): Uint8Array {

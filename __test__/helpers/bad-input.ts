@@ -1,6 +1,6 @@
 /** Everything that is wrong to ask for, and the code that says so: for a test, and for a program that looks for leaks. */
 
-import { type ErrorCode, Kvm, KiB, type MemorySlot, MiB, TypevisorError, Vm } from '../../ts/index.ts';
+import { type CpuidEntry, type ErrorCode, Kvm, KiB, type MemorySlot, MiB, TypevisorError, Vm } from '../../ts/index.ts';
 import { wrong } from './throws.ts';
 
 /** What, the code, and how. Each is given a VM with 64 KiB from 0 on and one vCPU, and leaves it as it is. */
@@ -14,6 +14,9 @@ const REGISTER = process.arch === 'arm64' ? 'x0' : 'rax';
 
 /** What most of it would map: a size that no mapping of the process has by chance. */
 export const SIZE: number = 48 * MiB;
+
+/** An answer of CPUID; on aarch64 any is refused. */
+const LEAF: CpuidEntry = { function: 0, eax: 0, ebx: 0, ecx: 0, edx: 0 };
 
 /** Where there is nothing yet. */
 const PLACE = { gpa: 1 * MiB, size: SIZE };
@@ -135,6 +138,25 @@ export const BAD_INPUT: readonly BadInput[] = [
   ['an affinity to nothing', 'ERR_INVALID_ARGUMENT', vm => vm.createVcpu({ affinity: [] })],
   ['an affinity to a processor that there is not', 'ERR_INVALID_ARGUMENT', vm => vm.createVcpu({ affinity: [8191] })],
   ['a name that no thread has', 'ERR_INVALID_ARGUMENT', vm => vm.createVcpu({ name: 'much too long for one' })],
+  ['a CPUID as a word', 'ERR_INVALID_ARGUMENT', vm => vm.createVcpu({ cpuid: wrong('host') })],
+  ['a CPUID with nothing in it', 'ERR_INVALID_ARGUMENT', vm => vm.createVcpu({ cpuid: wrong([undefined]) })],
+  [
+    'a leaf of what there is not',
+    'ERR_INVALID_ARGUMENT',
+    vm => vm.createVcpu({ cpuid: wrong([{ ...LEAF, leaf: 1 }]) }),
+  ],
+  ['a leaf as a bigint', 'ERR_INVALID_ARGUMENT', vm => vm.createVcpu({ cpuid: wrong([{ ...LEAF, eax: 1n }]) })],
+  ['a leaf of more than 32 bits', 'ERR_OUT_OF_RANGE', vm => vm.createVcpu({ cpuid: [{ ...LEAF, edx: 2 ** 32 }] })],
+  ['a leaf below all', 'ERR_OUT_OF_RANGE', vm => vm.createVcpu({ cpuid: [{ ...LEAF, function: -1 }] })],
+  ['half a subleaf', 'ERR_OUT_OF_RANGE', vm => vm.createVcpu({ cpuid: [{ ...LEAF, index: 0.5 }] })],
+  ['a leaf twice', 'ERR_INVALID_ARGUMENT', vm => vm.createVcpu({ cpuid: [LEAF, { ...LEAF, index: 1 }] })],
+  [
+    'more leaves than KVM takes',
+    'ERR_INVALID_ARGUMENT',
+    vm => vm.createVcpu({ cpuid: Array.from({ length: 257 }, (_, at) => ({ ...LEAF, function: at })) }),
+  ],
+  ['Hyper-V as a word', 'ERR_INVALID_ARGUMENT', vm => vm.createVcpu({ hyperv: wrong('on') })],
+  ['a controller as a number', 'ERR_INVALID_ARGUMENT', vm => vm.createVcpu({ hyperv: wrong({ synic: 1 }) })],
   ['a vCPU id below all', 'ERR_OUT_OF_RANGE', vm => vm.createVcpu({ id: -1 })],
   ['a port past all', 'ERR_OUT_OF_RANGE', vm => vm.bus.port(0x1_0000, 1, wrong({ read: () => 0 }))],
   ['no device', 'ERR_INVALID_ARGUMENT', vm => vm.bus.port(0x10, 1, wrong({}))],
@@ -157,10 +179,13 @@ export const BAD_INPUT: readonly BadInput[] = [
     'ERR_CAPABILITY_MISSING',
     () => Vm.create({ exits: process.arch === 'arm64' ? { msr: true } : { nisv: true } }),
   ],
+  ['Xen without a register', 'ERR_INVALID_ARGUMENT', () => Vm.create({ exits: wrong({ xen: {} }) })],
   ['no Kvm', 'ERR_INVALID_ARGUMENT', () => Vm.create(wrong({ kvm: {} }))],
   ['an absent /dev/kvm', 'ERR_KVM_UNAVAILABLE', () => Kvm.open({ path: '/dev/no-such-kvm' })],
   ['a device that is no KVM', 'ERR_KVM_UNAVAILABLE', () => Kvm.open({ path: '/dev/null' })],
   ['a closed Kvm', 'ERR_CLOSED', () => Vm.create({ kvm: closedKvm() })],
+  ['the CPUID of a closed Kvm', 'ERR_CLOSED', () => closedKvm().supportedCpuid],
+  ['the CPUID of Hyper-V of a closed Kvm', 'ERR_CLOSED', () => closedKvm().supportedHypervCpuid],
   ['an unknown capability to hide', 'ERR_INVALID_ARGUMENT', () => Kvm.open(wrong({ hide: ['no-such'] }))],
 ];
 

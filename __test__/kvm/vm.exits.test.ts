@@ -2,6 +2,7 @@ import { type ErrorCode, type ExitSwitches, KiB, Kvm, type MsrFilterRange, Vm } 
 import { type Code, ENTRY, type Machine, machineIn, SPIN, STOP, STOPPED } from '../helpers/guests.ts';
 import { needs, onKvm } from '../helpers/needs.ts';
 import { throwsCode } from '../helpers/throws.ts';
+import { rdmsr, wrmsr } from '../helpers/x86.ts';
 
 const msr = needs('x86_64', 'x86-user-space-msr', 'x86-msr-filter');
 
@@ -9,20 +10,6 @@ const msr = needs('x86_64', 'x86-user-space-msr', 'x86-msr-filter');
 const UNKNOWN = 0x1234_5678;
 /** `IA32_SYSENTER_CS`. */
 const SYSENTER = 0x174;
-
-/** mov ecx, index; rdmsr */
-function rdmsr(index: number): Code {
-  return [0x66, 0xb9, ...word(index), 0x0f, 0x32];
-}
-
-/** mov ecx, index; mov eax, low; xor edx, edx; wrmsr */
-function wrmsr(index: number, low: number): Code {
-  return [0x66, 0xb9, ...word(index), 0x66, 0xb8, ...word(low), 0x66, 0x31, 0xd2, 0x0f, 0x30];
-}
-
-function word(value: number): Code {
-  return [value & 0xff, (value >>> 8) & 0xff, (value >>> 16) & 0xff, value >>> 24];
-}
 
 /** A machine made with those exits; a #GP ends its guest with `out 0x77, al`. */
 function machineWith(exits: ExitSwitches, ...pieces: readonly Code[]): Machine {
@@ -146,6 +133,7 @@ for (const [capability, exits] of [
   ['x86-disable-exits', { disable: ['pause'] }],
   ['x86-bus-lock-exit', { busLock: true }],
   ['x86-notify-vmexit', { notify: { window: 0 } }],
+  ['xen-hvm', { xen: { msr: 0x4000_0000 } }],
   ['arm-nisv-to-user', { nisv: true }],
 ] as const) {
   const code: ErrorCode = 'ERR_CAPABILITY_MISSING';

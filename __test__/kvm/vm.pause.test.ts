@@ -112,11 +112,16 @@ test('vm.pause: an abort and a kick end a paused run, and the next one goes on',
   t.deepEqual(await kicked(vcpu, running), { kind: 'intr' });
 });
 
-test('vm.pause: runSync then waits for its limit, and can be run on', async t => {
+test('vm.pause: runSync is ERR_WOULD_DEADLOCK then, whatever its limit, and can be run on', async t => {
   using guest = machine(ASK);
   const { vm, vcpu } = guest;
-  await vm.pause();
-  throwsCode(t, 'ERR_TIMEOUT', () => vcpu.runSync({ timeoutMs: 20 }));
+  const pausing = vm.pause();
+  throwsCode(t, 'ERR_WOULD_DEADLOCK', () => vcpu.runSync({ timeoutMs: 2 ** 31 - 1 }));
+  await pausing;
+  const error = throwsCode(t, 'ERR_WOULD_DEADLOCK', () => vcpu.runSync({ timeoutMs: 2 ** 31 - 1 }));
+  t.regex(error?.message ?? '', /paused; resume it first/u);
+  vcpu.kick(); // what stops a run comes first
+  t.deepEqual(vcpu.runSync(), { kind: 'intr' });
   vm.resume();
   vcpu.runSync({ timeoutMs: 60_000 });
   vcpu.answer(7);
@@ -185,7 +190,7 @@ test('vm.pause: a handler of serve may wait for it, and its answer for the end o
 });
 
 for (const way of ['run', 'runSync'] as const) {
-  test(`vm.pause: a device may ask for it, and its vCPU waits: under ${way}`, async t => {
+  test(`vm.pause: a device may ask for it, and its vCPU goes no further: under ${way}`, async t => {
     using guest = machine(ASK);
     const { vm, vcpu } = guest;
     const pauses: Promise<void>[] = [];
@@ -196,7 +201,7 @@ for (const way of ['run', 'runSync'] as const) {
       },
       write: () => undefined,
     });
-    if (way === 'runSync') throwsCode(t, 'ERR_TIMEOUT', () => vcpu.runSync({ timeoutMs: 20 }));
+    if (way === 'runSync') throwsCode(t, 'ERR_WOULD_DEADLOCK', () => vcpu.runSync({ timeoutMs: 2 ** 31 - 1 }));
     const running = vcpu.run();
     for (let turn = 0; turn < 20 || pauses.length === 0; turn += 1) await setImmediate();
     await Promise.all(pauses);
@@ -222,15 +227,16 @@ test('vm.close: a pause that is asked for just before has an end', async t => {
   for (let round = 0; round < scaled(20); round += 1) {
     using guest = counter();
     const running = guest.vcpu.run();
-    const pausing = guest.vm.pause();
-    if (round % 2 === 0) guest.vm.close();
-    else await guest.vm[Symbol.asyncDispose]();
-    await rejectsCode(t, 'ERR_CLOSED', running);
     // All were out before it was closed, or not.
-    const end = await pausing.then(
+    const pausing = guest.vm.pause().then(
       () => 'paused',
       (error: unknown) => (error instanceof Error && 'code' in error ? error.code : error),
     );
+    const ended = rejectsCode(t, 'ERR_CLOSED', running);
+    if (round % 2 === 0) guest.vm.close();
+    else await guest.vm[Symbol.asyncDispose]();
+    await ended;
+    const end = await pausing;
     t.true(end === 'paused' || end === 'ERR_CLOSED', String(end));
   }
 });

@@ -10,6 +10,7 @@ const NONE = {
   disable: [],
   busLock: false,
   notify: null,
+  xen: null,
   nisv: false,
 };
 const ALL_REASONS = { reasons: ['inval', 'unknown', 'filter'], filter: null, denyOthers: false };
@@ -70,6 +71,7 @@ for (const [title, given, expected] of [
       disable: ['hlt', 'pause'],
       busLock: true,
       notify: { window: 7 },
+      xen: { msr: 0x4000_0000 },
       nisv: true,
     },
     {
@@ -79,6 +81,7 @@ for (const [title, given, expected] of [
       disable: ['hlt', 'pause'],
       busLock: true,
       notify: 7,
+      xen: 0x4000_0000,
       nisv: true,
     },
   ],
@@ -139,6 +142,8 @@ for (const [title, given, message] of [
   ['bus locks as a word', { busLock: 'exit' }, /^exits\.busLock must be true or false/u],
   ['a window as a number', { notify: 5 }, /^exits\.notify must be an object; got the number 5$/u],
   ['no window', { notify: {} }, /^exits\.notify\.window must be a number; got undefined$/u],
+  ['xen as true', { xen: true }, /^exits\.xen must be an object; got the boolean true$/u],
+  ['no register', { xen: {} }, /^exits\.xen\.msr must be a number; got undefined$/u],
   ['nisv as null', { nisv: null }, /^exits\.nisv must be true or false; got null$/u],
 ] as const) {
   test(`exits: ${title} is ERR_INVALID_ARGUMENT`, t => {
@@ -152,6 +157,7 @@ for (const [title, given] of [
   ['a register past all', { msr: { filter: [{ base: 2 ** 32, count: 1 }] } }],
   ['half a register', { msr: { filter: [{ base: 0, count: 0.5 }] } }],
   ['a window past all', { notify: { window: 2 ** 32 } }],
+  ['a register of Xen’s past all', { xen: { msr: 2 ** 32 } }],
   ['a window below all', { notify: { window: -1 } }],
 ] as const) {
   test(`exits: ${title} is ERR_OUT_OF_RANGE`, t => {

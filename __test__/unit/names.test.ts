@@ -21,7 +21,7 @@ function strings(text: string | undefined, each: RegExp): string[] {
 }
 
 test('features of a vCPU are those that the core knows', t => {
-  const names = ofFacade('ts/vm.ts', 'FEATURES');
+  const names = ofFacade('ts/vcpu-options.ts', 'FEATURES');
   t.deepEqual(names, ofCore('crates/core/src/vcpu/features.rs', 'features'));
   t.true(names.includes('psci-0.2') && names.length === 6, 'the lists were found');
 });

@@ -70,9 +70,11 @@ pub enum Error {
         /// First kernel release that has this part.
         since: &'static str,
     },
-    /// A range of a filter for model-specific registers that KVM would not take, or not obey.
-    #[error("exits.msr.filter[{index}] {why}")]
-    MsrRange {
+    /// An element of a list that KVM would not take, or not obey.
+    #[error("{list}[{index}] {why}")]
+    Element {
+        /// The argument: `exits.msr.filter`, `cpuid`.
+        list: &'static str,
         /// Which one, from 0.
         index: usize,
         /// What is wrong with it.
@@ -287,6 +289,12 @@ pub enum Error {
     Busy {
         /// What it is doing, and what to do.
         why: &'static str,
+    },
+    /// A wait for what only the waiting thread could bring about.
+    #[error("{what} would wait for itself: the VM is paused; resume it first, or run the vCPU on its own thread")]
+    WouldDeadlock {
+        /// What was asked for.
+        what: &'static str,
     },
     /// A state that cannot be trusted any more.
     #[error("the {what} cannot be used any more: {why}; close it")]

@@ -40,6 +40,7 @@ codes! {
     Closed => "ERR_CLOSED",
     Busy => "ERR_BUSY",
     Poisoned => "ERR_POISONED",
+    WouldDeadlock => "ERR_WOULD_DEADLOCK",
     Forked => "ERR_FORKED",
     Timeout => "ERR_TIMEOUT",
     ExitUnanswered => "ERR_EXIT_UNANSWERED",
@@ -68,7 +69,7 @@ impl Error {
             | Self::CpuNotAllowed { .. }
             | Self::ClaimOverlap { .. }
             | Self::KickSignalTaken { .. }
-            | Self::MsrRange { .. }
+            | Self::Element { .. }
             | Self::AnswerSize { .. }
             | Self::SlotNumberTaken { .. } => ErrorCode::InvalidArgument,
             Self::OutOfRange { .. }
@@ -83,6 +84,7 @@ impl Error {
             Self::HostAccess { .. } => ErrorCode::HostAccess,
             Self::Closed { .. } => ErrorCode::Closed,
             Self::Busy { .. } => ErrorCode::Busy,
+            Self::WouldDeadlock { .. } => ErrorCode::WouldDeadlock,
             Self::Poisoned { .. } | Self::SlotsLost { .. } => ErrorCode::Poisoned,
             Self::Forked => ErrorCode::Forked,
             Self::Timeout { .. } => ErrorCode::Timeout,

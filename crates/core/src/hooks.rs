@@ -41,3 +41,34 @@ pub fn hold(vm: &crate::Vm) -> impl Sized {
 pub fn leave_exit_reason(vcpu: &crate::Vcpu, reason: u32) -> crate::error::Result<()> {
     vcpu.leave_exit_reason(reason)
 }
+
+/// Fills the payload of the vCPU's `kvm_run` page, as an earlier exit may have left it: what is found there after a run is
+/// what the kernel wrote, and this byte.
+///
+/// ```no_run
+/// use typevisor::{Kvm, Vm, VmOptions, vcpu::VcpuOptions};
+/// let vm = Vm::create(&Kvm::open(Default::default())?, &VmOptions::default())?;
+/// typevisor::hooks::leave_payload(&vm.create_vcpu(VcpuOptions::default())?, 0xa5)?;
+/// # Ok::<(), typevisor::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of [`leave_exit_reason`].
+pub fn leave_payload(vcpu: &crate::Vcpu, byte: u8) -> crate::error::Result<()> {
+    vcpu.leave_payload(byte)
+}
+
+/// The vCPU's `kvm_run` page as the last run left it, by the header's offsets; the first eight bytes are not read, and 0.
+///
+/// ```no_run
+/// use typevisor::{Kvm, Vm, VmOptions, vcpu::VcpuOptions};
+/// let vm = Vm::create(&Kvm::open(Default::default())?, &VmOptions::default())?;
+/// assert!(typevisor::hooks::run_page(&vm.create_vcpu(VcpuOptions::default())?)?.len() >= 4096);
+/// # Ok::<(), typevisor::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of [`leave_exit_reason`].
+pub fn run_page(vcpu: &crate::Vcpu) -> crate::error::Result<Vec<u8>> {
+    vcpu.run_page()
+}

@@ -24,7 +24,7 @@ use crate::{
     stats::Source,
     switches::ExitSwitches,
     sys::{fork, limits, signal::KickSignal},
-    vcpu::{self, Hold, Placement, Vcpu, VcpuFeatures, VcpuOptions, arch},
+    vcpu::{self, Choice, Hold, Placement, Vcpu, VcpuFeatures, VcpuOptions, arch},
 };
 
 /// Options of [`Vm::create`].
@@ -57,6 +57,7 @@ pub struct Vm {
 pub(crate) struct VmShared {
     capabilities: Capabilities,
     timing: bool,
+    irqchip: bool,
     memory: GuestMemory,
     bus: Bus,
     /// By which `memory` keeps the vCPUs out of the guest.
@@ -86,7 +87,7 @@ impl Vm {
     ///
     /// # Errors
     /// [`Error::Ioctl`] where KVM refuses, [`Error::CapabilityMissing`] without `KVM_CAP_IMMEDIATE_EXIT` (Linux 4.11) and,
-    /// as [`Error::CapabilityPart`], for exits that this VM has not; [`Error::InvalidArgument`] and [`Error::MsrRange`] for
+    /// as [`Error::CapabilityPart`], for exits that this VM has not; [`Error::InvalidArgument`] and [`Error::Element`] for
     /// those that make no sense, before KVM is told of any.
     pub fn create(kvm: &Kvm, options: &VmOptions) -> Result<Self> {
         let fd = Arc::new(kvm.create_vm(arch::vm_type(kvm))?);
@@ -105,8 +106,8 @@ impl Vm {
         let state = Mutex::new(State { fd, source, kvm, vcpus, features, closes_elsewhere: false });
         let generation = fork::generation();
         let control = ControlThread::new();
-        let timing = options.timing;
-        let shared = VmShared { capabilities, timing, memory, bus, hold, control, generation, state };
+        let &VmOptions { timing, irqchip, .. } = options;
+        let shared = VmShared { capabilities, timing, irqchip, memory, bus, hold, control, generation, state };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -134,20 +135,21 @@ impl Vm {
         &self.shared.control
     }
 
-    /// Adds a vCPU; on x86 with the CPUID that KVM supports here, on aarch64 one of the host's own kind with the
+    /// Adds a vCPU; on x86 with the CPUID that was chosen, or that KVM supports here, on aarch64 one of the host's own kind with the
     /// features chosen: none chosen, those of the VM's first vCPU (but for [`vcpu::VcpuFeature::PowerOff`]), which itself
     /// gets PSCI 0.2. All vCPUs of a VM have the same, as newer kernels demand it.
     ///
     /// # Errors
-    /// [`Error::CapabilityMissing`] for a feature that this VM cannot give, [`Error::InvalidArgument`] for any on x86, and
-    /// for another set than that of the VM's first vCPU, for a name or affinity that no thread has,
-    /// [`Error::CpuNotAllowed`]: all before KVM makes one, so that the id stays free.
+    /// [`Error::CapabilityMissing`] for a feature that this VM cannot give, [`Error::InvalidArgument`] for any on x86, for a
+    /// CPUID on aarch64 or one that is too long, and
+    /// for another set than that of the VM's first vCPU, for a name or affinity that no thread has, [`Error::Element`] for an
+    /// entry of CPUID that no guest would see, [`Error::CpuNotAllowed`]: all before KVM makes one, so that the id stays free.
     /// [`Error::VcpuIdTaken`] (also by a closed vCPU: KVM keeps it), [`Error::VcpuIdRange`], [`Error::Limit`] where no
     /// descriptor or mapping is left, [`Error::KickSignalTaken`], [`Error::Closed`], [`Error::Ioctl`]. A vCPU that KVM
     /// made and that could not be set up costs its id.
     pub fn create_vcpu(&self, options: VcpuOptions) -> Result<Vcpu> {
         let shared = &self.shared;
-        let VcpuOptions { id, features, affinity, name } = options;
+        let VcpuOptions { id, features, cpuid, hyperv_synic: synic, affinity, name } = options;
         let placement = Placement::new(name, affinity.as_deref())?;
         let mut state = shared.state()?;
         let (Some(vm), Some(kvm)) = (state.fd.clone(), state.kvm.clone()) else {
@@ -155,10 +157,14 @@ impl Vm {
         };
         let limit = u32::try_from(shared.capabilities.value(Capability::MaxVcpuId)).unwrap_or(0).max(1);
         // What can fail without KVM comes first: it keeps a vCPU that it has made.
-        let features = arch::check_features(features, state.features, &shared.capabilities)?;
+        let model = arch::check_model(Choice { features, cpuid, synic }, state.features, &shared.capabilities)?;
+        if synic && !shared.irqchip {
+            let expected = "false in a VM without an irqchip: it is a part of the local APIC";
+            return Err(Error::InvalidArgument { what: "hyperv.synic", expected });
+        }
         let (signal, run_size) = (KickSignal::get()?, kvm.vcpu_mmap_size()?);
         let (id, fd) = make_vcpu(&mut state.vcpus, &vm, id, limit)?;
-        let setup = arch::initialise(&kvm, &vm, &fd, id, features, &mut state.features)?;
+        let setup = arch::initialise(&kvm, &vm, &fd, id, model, &mut state.features)?;
         let (bus, hold) = (shared.bus.clone(), Arc::clone(&shared.hold));
         let (counts, timing) = (shared.capabilities.has(Capability::BinaryStatsFd), shared.timing);
         let abi = shared.abi();

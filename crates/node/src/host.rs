@@ -9,6 +9,7 @@ use typevisor::{
 };
 
 use crate::{
+    cpuid::{NativeCpuidEntry, entries},
     environment::Mailbox,
     failure::{Outcome, outcome},
     vm::{NativeVm, VmOptions, create_vm},
@@ -69,6 +70,16 @@ impl NativeKvm {
     #[napi(catch_unwind)]
     pub fn capabilities(&self) -> Outcome<Vec<NativeCapability>> {
         outcome(self.open().map(|kvm| capabilities(kvm.capabilities())))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn supported_cpuid(&self) -> Outcome<Vec<NativeCpuidEntry>> {
+        outcome(self.open().and_then(|kvm| Ok(entries(kvm.supported_cpuid()?))))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn supported_hyperv_cpuid(&self) -> Outcome<Vec<NativeCpuidEntry>> {
+        outcome(self.open().and_then(|kvm| Ok(entries(&kvm.supported_hyperv_cpuid()?))))
     }
 
     #[napi(catch_unwind)]

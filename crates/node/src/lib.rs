@@ -11,6 +11,7 @@ mod bus;
 mod change;
 mod closing;
 mod convert;
+mod cpuid;
 mod environment;
 mod exit;
 mod failure;

@@ -19,6 +19,7 @@ pub struct NativeExitSwitches {
     pub disable: Vec<String>,
     pub bus_lock: bool,
     pub notify: Option<i64>,
+    pub xen: Option<i64>,
     pub nisv: bool,
 }
 
@@ -54,6 +55,7 @@ impl TryFrom<NativeExitSwitches> for ExitSwitches {
             disable: disable?,
             bus_lock: native.bus_lock,
             notify: native.notify.map(|window| unsigned_u32("exits.notify.window", window)).transpose()?,
+            xen: native.xen.map(|msr| unsigned_u32("exits.xen.msr", msr)).transpose()?,
             nisv: native.nisv,
         })
     }

@@ -13,6 +13,7 @@ use typevisor::{
 use crate::{
     closing::{Close, Closing},
     convert::{NativeRange, register, signed, unsigned},
+    cpuid::NativeRunFlags,
     environment::Mailbox,
     exit::NativeExit,
     failure::{Outcome, outcome},
@@ -194,6 +195,11 @@ impl NativeVcpu {
     #[napi(catch_unwind)]
     pub fn answer_fault(&self) -> Outcome<Null> {
         outcome(self.vcpu.answer_fault().map(|()| Null))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn run_flags(&self) -> NativeRunFlags {
+        self.vcpu.run_flags().into()
     }
 
     #[napi(catch_unwind)]

@@ -4,16 +4,13 @@ use std::sync::Arc;
 
 use napi::bindgen_prelude::{AsyncTask, Null, Uint32Array};
 use napi_derive::napi;
-use typevisor::{
-    Error, Kvm, Result, Vm,
-    bus::Unclaimed,
-    vcpu::{VcpuFeature, VcpuOptions},
-};
+use typevisor::{Error, Kvm, Result, Vm, bus::Unclaimed};
 
 use crate::{
     bus::{NativeClaim, NativeClaimOptions, claim},
     closing::{Close, Closing},
-    convert::{NativeRange, unsigned_u32},
+    convert::NativeRange,
+    cpuid::NativeVcpuOptions,
     environment::{Mailbox, Message},
     failure::{Outcome, outcome},
     host::{NativeCapability, capabilities},
@@ -29,15 +26,6 @@ pub struct VmOptions {
     pub irqchip: bool,
     pub timing: bool,
     pub exits: NativeExitSwitches,
-}
-
-/// `createVcpu`'s argument.
-#[napi(object, object_to_js = false, use_nullable = true)]
-pub struct NativeVcpuOptions {
-    pub id: Option<i64>,
-    pub features: Option<Vec<String>>,
-    pub affinity: Option<Vec<u32>>,
-    pub name: Option<String>,
 }
 
 /// `setUnclaimed`'s argument.
@@ -88,7 +76,7 @@ impl NativeVm {
 
     #[napi(catch_unwind)]
     pub fn create_vcpu(&self, options: NativeVcpuOptions, mail: Uint32Array) -> Outcome<NativeVcpu> {
-        let vcpu = vcpu_options(options).and_then(|options| self.vm.create_vcpu(options));
+        let vcpu = options.try_into().and_then(|options| self.vm.create_vcpu(options));
         outcome(vcpu.map(|vcpu| NativeVcpu::new(vcpu, self.mailbox.clone(), mail)))
     }
 
@@ -149,19 +137,5 @@ impl NativeVm {
 impl NativeVm {
     pub(crate) fn bus(&self) -> &typevisor::bus::Bus {
         self.vm.bus()
-    }
-}
-
-fn vcpu_options(options: NativeVcpuOptions) -> Result<VcpuOptions> {
-    let id = options.id.map(|id| unsigned_u32("id", id)).transpose()?;
-    let unknown = Error::InvalidArgument { what: "features", expected: "names of vCPU features" };
-    let feature = |name: &String| VcpuFeature::from_name(name);
-    let features = options.features.as_ref().map(|names| names.iter().map(feature).collect::<Option<_>>());
-    match features {
-        Some(None) => Err(unknown),
-        features => {
-            let NativeVcpuOptions { affinity, name, .. } = options;
-            Ok(VcpuOptions { id, features: features.flatten(), affinity, name })
-        }
     }
 }

@@ -11,12 +11,12 @@ const PAYLOAD_SIZE: usize = 256;
 /// other threads at any time).
 pub(crate) const READABLE_FROM: usize = 8;
 pub(crate) const EXIT_REASON: usize = 8;
-/// What holds of the exit whatever its reason is; only aarch64 needs it, see `debug`.
+/// What holds of the exit whatever its reason is, see `flags`; on aarch64 it says something of debug exits, see `debug`.
 pub(super) const FLAGS: usize = 14;
 /// The task priority, where the local APIC is not in the kernel (x86).
 pub(super) const CR8: usize = 16;
-pub(super) const PAYLOAD: usize = 32;
-pub(super) const PAYLOAD_END: usize = PAYLOAD + PAYLOAD_SIZE;
+pub(crate) const PAYLOAD: usize = 32;
+pub(crate) const PAYLOAD_END: usize = PAYLOAD + PAYLOAD_SIZE;
 const _: () = assert!(offset_of!(kvm_run, exit_reason) == EXIT_REASON);
 const _: () = assert!(offset_of!(kvm_run, flags) == FLAGS);
 const _: () = assert!(offset_of!(kvm_run, cr8) == CR8);
@@ -39,6 +39,12 @@ impl<'p> RunBytes<'p> {
     /// From the bytes behind the first eight.
     pub(crate) const fn of_tail(tail: &'p [u8]) -> Self {
         Self { tail }
+    }
+
+    /// All of them.
+    #[cfg(feature = "test-hooks")]
+    pub(crate) const fn tail(self) -> &'p [u8] {
+        self.tail
     }
 
     pub(super) fn slice(self, at: usize, len: usize) -> Option<&'p [u8]> {

@@ -10,7 +10,7 @@ use std::{
 use kvm_ioctls::VmFd;
 
 use super::{
-    Capabilities, Capability, ask,
+    Capabilities, Capability, CpuidEntry, ask,
     machine::{DeviceNode, Machine},
     require,
     unavailable::Unavailable,
@@ -51,8 +51,7 @@ struct Open {
     path: PathBuf,
     hide: Box<[Capability]>,
     capabilities: OnceLock<Capabilities>,
-    #[cfg(target_arch = "x86_64")]
-    cpuid: OnceLock<kvm_bindings::CpuId>,
+    cpuid: OnceLock<Box<[CpuidEntry]>>,
 }
 
 impl Kvm {
@@ -64,14 +63,8 @@ impl Kvm {
     pub fn open(options: KvmOptions) -> Result<Self> {
         let path = options.path.unwrap_or_else(|| DEVICE.into());
         let device = open_device(&path)?;
-        let open = Open {
-            device,
-            path,
-            hide: options.hide.into(),
-            capabilities: OnceLock::new(),
-            #[cfg(target_arch = "x86_64")]
-            cpuid: OnceLock::new(),
-        };
+        let open =
+            Open { device, path, hide: options.hide.into(), capabilities: OnceLock::new(), cpuid: OnceLock::new() };
         Ok(Self { open: Arc::new(open) })
     }
 
@@ -130,19 +123,53 @@ impl Kvm {
         self.open.device.get_vcpu_mmap_size().map_err(Error::ioctl("KVM_GET_VCPU_MMAP_SIZE"))
     }
 
-    /// `KVM_GET_SUPPORTED_CPUID` (api.rst 4.46), asked once: the kernel executes about a hundred CPUID instructions for
-    /// it, each a trap where the host is a guest itself.
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) fn supported_cpuid(&self) -> Result<&kvm_bindings::CpuId> {
+    /// What processor and KVM can show to a guest by CPUID, which is what a vCPU has for which nothing else is chosen but for
+    /// the APIC ids: those here are of whichever processor answered. `KVM_GET_SUPPORTED_CPUID`, api.rst 4.46; asked once.
+    ///
+    /// # Errors
+    /// [`Error::CapabilityMissing`] without `KVM_CAP_EXT_CPUID`, which every KVM on `x86_64` has and none elsewhere;
+    /// [`Error::Ioctl`].
+    ///
+    /// ```no_run
+    /// use typevisor::{Kvm, Vm, VmOptions, vcpu::VcpuOptions};
+    /// let kvm = Kvm::open(Default::default())?;
+    /// let mut cpuid = kvm.supported_cpuid()?.to_vec();
+    /// cpuid.retain(|entry| entry.function < 0x4000_0000 || entry.function >= 0x8000_0000); // no word of KVM
+    /// let vm = Vm::create(&kvm, &VmOptions::default())?;
+    /// let vcpu = vm.create_vcpu(VcpuOptions { cpuid: Some(cpuid), ..Default::default() })?;
+    /// # Ok::<(), typevisor::Error>(())
+    /// ```
+    pub fn supported_cpuid(&self) -> Result<&[CpuidEntry]> {
+        self.require(Capability::ExtCpuid, "the CPUID that KVM supports")?;
+        self.cpuid()
+    }
+
+    /// The same where nobody asks for a capability. The kernel executes about a hundred CPUID instructions for it, each a
+    /// trap where the host is a guest itself.
+    pub(crate) fn cpuid(&self) -> Result<&[CpuidEntry]> {
         if let Some(cpuid) = self.open.cpuid.get() {
             return Ok(cpuid);
         }
-        let cpuid = self
-            .open
-            .device
-            .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
-            .map_err(Error::ioctl("KVM_GET_SUPPORTED_CPUID"))?;
+        let cpuid = ask_cpuid(&self.open.device)?;
         Ok(self.open.cpuid.get_or_init(|| cpuid))
+    }
+
+    /// What KVM can show to a guest by CPUID where it is to take its host for Hyper-V: leaves from 0x40000000 on, in the place of
+    /// KVM's own there. `KVM_GET_SUPPORTED_HV_CPUID`, api.rst 4.118.
+    ///
+    /// # Errors
+    /// [`Error::CapabilityMissing`] without `KVM_CAP_SYS_HYPERV_CPUID` (Linux 5.11, `x86_64`), [`Error::Ioctl`].
+    ///
+    /// ```no_run
+    /// use typevisor::Kvm;
+    /// let kvm = Kvm::open(Default::default())?;
+    /// let features = kvm.supported_hyperv_cpuid()?.into_iter().find(|entry| entry.function == 0x4000_0003);
+    /// println!("the reset register: {}", features.is_some_and(|features| features.eax & 1 << 7 != 0));
+    /// # Ok::<(), typevisor::Error>(())
+    /// ```
+    pub fn supported_hyperv_cpuid(&self) -> Result<Vec<CpuidEntry>> {
+        self.require(Capability::SysHypervCpuid, "the CPUID of Hyper-V that KVM supports")?;
+        ask_hyperv_cpuid(&self.open.device)
     }
 
     /// Makes a VM of `vm_type` (0: the default type; on aarch64 bits 7 to 0 are the width of guest addresses).
@@ -161,6 +188,30 @@ impl Kvm {
             }
         }
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn ask_cpuid(device: &kvm_ioctls::Kvm) -> Result<Box<[CpuidEntry]>> {
+    let cpuid = device.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES);
+    let cpuid = cpuid.map_err(Error::ioctl("KVM_GET_SUPPORTED_CPUID"))?;
+    Ok(cpuid.as_slice().iter().map(CpuidEntry::from).collect())
+}
+
+#[cfg(target_arch = "x86_64")]
+fn ask_hyperv_cpuid(device: &kvm_ioctls::Kvm) -> Result<Vec<CpuidEntry>> {
+    Ok(crate::sys::cpuid::supported_hyperv_cpuid(device)?.as_slice().iter().map(CpuidEntry::from).collect())
+}
+
+/// Not reached: no KVM of this architecture has the capability.
+#[cfg(not(target_arch = "x86_64"))]
+fn ask_cpuid(_device: &kvm_ioctls::Kvm) -> Result<Box<[CpuidEntry]>> {
+    require(0, Capability::ExtCpuid, "the CPUID that KVM supports").map(|_| Box::default())
+}
+
+/// Not reached either.
+#[cfg(not(target_arch = "x86_64"))]
+fn ask_hyperv_cpuid(_device: &kvm_ioctls::Kvm) -> Result<Vec<CpuidEntry>> {
+    require(0, Capability::SysHypervCpuid, "the CPUID of Hyper-V that KVM supports").map(|_| Vec::new())
 }
 
 fn open_device(path: &Path) -> Result<kvm_ioctls::Kvm> {

@@ -4,6 +4,7 @@
 mod capability;
 mod capability_table;
 mod checks;
+mod cpuid;
 mod doctor;
 mod kvm;
 mod machine;
@@ -11,6 +12,9 @@ mod probe;
 mod unavailable;
 
 pub use capability::Capability;
+pub use cpuid::CpuidEntry;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use cpuid::check_cpuid;
 pub use doctor::{Check, DoctorReport, Facts, Status, doctor};
 pub use kvm::{Kvm, KvmOptions};
 pub use machine::{DeviceNode, Machine, Virtualization};

@@ -1,6 +1,6 @@
 //! What becomes an exit that KVM would deal with by itself, and what the guest does without any: chosen when a VM is made,
 //! before its first vCPU. Two halves: a plan is checked against the VM's capabilities, and is pure; then KVM is told. What
-//! the exits carry is `exit`'s. Ruled by api.rst 4.97, 7.13, 7.21, 7.22, 7.27, 7.33, 7.40 and section 5 (`arm_nisv`).
+//! the exits carry is `exit`'s. Ruled by api.rst 4.28, 4.97, 7.13, 7.21, 7.22, 7.27, 7.33, 7.40 and section 5 (`arm_nisv`).
 
 mod msr;
 mod names;
@@ -17,7 +17,7 @@ pub use names::{DisabledExit, ExitingHypercall};
 use crate::{
     error::{Error, Result},
     host::{Capabilities, Capability},
-    sys::msr_filter::set_msr_filter,
+    sys::{msr_filter::set_msr_filter, xen},
 };
 
 /// Which exits a VM has beyond those of every VM; the default is none. Each needs a capability of the VM.
@@ -55,6 +55,12 @@ pub struct ExitSwitches {
     /// `KVM_CAP_X86_NOTIFY_VMEXIT` (Linux 6.0, Intel). In ticks of the processor's crystal clock, which adds a threshold of
     /// its own: 0 is fine. api.rst 7.33.
     pub notify: Option<u32>,
+    /// Hypercalls of Xen's are [`Exit::Xen`](crate::Exit::Xen) with [`XenExit::Hcall`](crate::exit::XenExit::Hcall): all of them,
+    /// KVM's own with them, but for a few that KVM answers once it is set up for Xen's events. `KVM_CAP_XEN_HVM` with the bit
+    /// `KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL` (Linux 5.12, x86). The number is that of the model-specific register by which a
+    /// guest has its page of hypercalls written, 0x40000000 to 0x4fffffff: guests find it in the CPUID leaf 0x40000002,
+    /// most often as 0x40000000. api.rst 4.28.
+    pub xen: Option<u32>,
     /// An access to an address without memory by an instruction that the processor does not describe is
     /// [`Exit::ArmNisv`](crate::Exit::ArmNisv), and no [`Exit::RunFailed`](crate::Exit::RunFailed):
     /// `KVM_CAP_ARM_NISV_TO_USER` (Linux 5.5, aarch64). api.rst section 5.
@@ -67,13 +73,14 @@ pub(crate) struct Plan {
     /// Each with its argument.
     capabilities: Vec<(Capability, u64)>,
     filter: Option<msr::Checked>,
+    xen: Option<u32>,
 }
 
 impl ExitSwitches {
     /// Checks the switches against each other and against what the VM can do.
     ///
     /// # Errors
-    /// [`Error::CapabilityMissing`], [`Error::CapabilityPart`], [`Error::InvalidArgument`], [`Error::MsrRange`].
+    /// [`Error::CapabilityMissing`], [`Error::CapabilityPart`], [`Error::InvalidArgument`], [`Error::Element`].
     pub(crate) fn plan(&self, vm: &Capabilities) -> Result<Plan> {
         let mut plan = Plan::default();
         if let Some(msr) = &self.msr {
@@ -92,6 +99,14 @@ impl ExitSwitches {
             vm.require(Capability::X86NotifyVmexit, "the VM option exits.notify")?;
             let flags = KVM_X86_NOTIFY_VMEXIT_ENABLED | KVM_X86_NOTIFY_VMEXIT_USER;
             plan.capabilities.push((Capability::X86NotifyVmexit, u64::from(window) << 32 | u64::from(flags)));
+        }
+        if let Some(msr) = self.xen {
+            Plan::part(vm, XenHypercalls)?;
+            if !XEN_MSRS.contains(&msr) {
+                let expected = "a register from 0x40000000 to 0x4fffffff";
+                return Err(Error::InvalidArgument { what: "exits.xen.msr", expected });
+            }
+            plan.xen = Some(msr);
         }
         if self.nisv {
             vm.require(Capability::ArmNisvToUser, "the VM option exits.nisv")?;
@@ -130,17 +145,45 @@ impl Part for BusLockExit {
     }
 }
 
+/// Registers for Xen's guests: `KVM_XEN_MSR_MIN_INDEX` to `KVM_XEN_MSR_MAX_INDEX`. Older kernels take others and then confuse
+/// them with those of the processor.
+const XEN_MSRS: std::ops::RangeInclusive<u32> = 0x4000_0000..=0x4fff_ffff;
+
+#[derive(Clone, Copy)]
+struct XenHypercalls;
+
+impl Part for XenHypercalls {
+    const CAPABILITY: Capability = Capability::XenHvm;
+
+    fn bit(self) -> u32 {
+        xen::INTERCEPT_HCALL
+    }
+
+    fn needed_by(self) -> &'static str {
+        "the VM option exits.xen"
+    }
+
+    fn since(self) -> &'static str {
+        "5.12"
+    }
+}
+
 impl Plan {
+    /// Whether the VM has that part; its bit.
+    fn part<T: Part>(vm: &Capabilities, part: T) -> Result<u64> {
+        let value = vm.require(T::CAPABILITY, part.needed_by())?;
+        if value.cast_unsigned() & part.bit() == 0 {
+            let (capability, needed_by, since) = (T::CAPABILITY.name(), part.needed_by(), part.since());
+            return Err(Error::CapabilityPart { capability, needed_by, value, since });
+        }
+        Ok(u64::from(part.bit()))
+    }
+
     /// All of `parts`, if there are any.
     fn enable<T: Part>(&mut self, vm: &Capabilities, parts: &[T]) -> Result<()> {
         let mut argument = 0;
         for part in parts {
-            let value = vm.require(T::CAPABILITY, part.needed_by())?;
-            if value.cast_unsigned() & part.bit() == 0 {
-                let (capability, needed_by, since) = (T::CAPABILITY.name(), part.needed_by(), part.since());
-                return Err(Error::CapabilityPart { capability, needed_by, value, since });
-            }
-            argument |= u64::from(part.bit());
+            argument |= Self::part(vm, *part)?;
         }
         if argument != 0 {
             self.capabilities.push((T::CAPABILITY, argument));
@@ -151,15 +194,15 @@ impl Plan {
     /// Tells KVM. Some switches it takes before the first vCPU only.
     ///
     /// # Errors
-    /// [`Error::Ioctl`]: `KVM_ENABLE_CAP`, `KVM_X86_SET_MSR_FILTER`.
+    /// [`Error::Ioctl`]: `KVM_ENABLE_CAP`, `KVM_X86_SET_MSR_FILTER`, `KVM_XEN_HVM_CONFIG`.
     pub(crate) fn apply(&self, vm: &VmFd) -> Result<()> {
         for &(capability, argument) in &self.capabilities {
             let enable = kvm_enable_cap { cap: capability.number(), args: [argument, 0, 0, 0], ..Default::default() };
             vm.enable_cap(&enable).map_err(Error::ioctl("KVM_ENABLE_CAP"))?;
         }
-        match &self.filter {
-            Some(filter) => set_msr_filter(vm, &filter.ranges, filter.deny_others),
-            None => Ok(()),
+        if let Some(filter) = &self.filter {
+            set_msr_filter(vm, &filter.ranges, filter.deny_others)?;
         }
+        self.xen.map_or(Ok(()), |msr| xen::intercept_hypercalls(vm, msr))
     }
 }

@@ -144,7 +144,7 @@ impl MsrFilter {
             let mut earlier = self.ranges.iter().take(index);
             let twice = "is about accesses that an earlier range is about, which alone would count";
             if let Some(why) = range.fault().or_else(|| earlier.any(|other| range.meets(other)).then_some(twice)) {
-                return Err(Error::MsrRange { index, why });
+                return Err(Error::Element { list: "exits.msr.filter", index, why });
             }
         }
         Ok(Checked { ranges: self.ranges.iter().map(MsrRange::told).collect(), deny_others: self.deny_others })

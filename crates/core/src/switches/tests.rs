@@ -14,6 +14,7 @@ fn all() -> Capabilities {
         (Capability::X86BusLockExit, 3),
         (Capability::X86NotifyVmexit, 1),
         (Capability::ArmNisvToUser, 1),
+        (Capability::XenHvm, 0x3),
     ])
 }
 
@@ -33,7 +34,7 @@ fn bitmap(range: MsrRange) -> Vec<u64> {
 
 fn why(ranges: Vec<MsrRange>) -> (usize, &'static str) {
     match filtered(ranges, false).plan(&all()) {
-        Err(Error::MsrRange { index, why }) => (index, why),
+        Err(Error::Element { list: "exits.msr.filter", index, why }) => (index, why),
         other => panic!("{other:?}"),
     }
 }
@@ -83,8 +84,27 @@ fn all_of_them_go_together() {
         bus_lock: true,
         notify: Some(0),
         nisv: true,
+        xen: Some(0x4000_0000),
     };
     assert_eq!(told(&switches).len(), 7);
+    assert_eq!(switches.plan(&all()).unwrap().xen, Some(0x4000_0000));
+}
+
+#[test]
+fn xen_has_a_register_that_is_no_processor_s() {
+    let plan = |xen, vm: &Capabilities| ExitSwitches { xen: Some(xen), ..Default::default() }.plan(vm);
+    for there in [0x4000_0000, 0x4fff_ffff] {
+        assert_eq!(plan(there, &all()).unwrap(), Plan { xen: Some(there), ..Default::default() });
+    }
+    for wrong in [0, 0x10, 0x3fff_ffff, 0x5000_0000] {
+        let error = plan(wrong, &all()).unwrap_err();
+        assert!(matches!(error, Error::InvalidArgument { what: "exits.xen.msr", .. }), "{error}");
+    }
+    let error = plan(0x4000_0000, &Capabilities::none()).unwrap_err();
+    assert!(matches!(error, Error::CapabilityMissing { capability: "xen-hvm", .. }), "{error}");
+    // A kernel that copies a page of the program's own, and no more.
+    let error = plan(0x4000_0000, &Capabilities::only(&[(Capability::XenHvm, 1)])).unwrap_err();
+    assert!(matches!(error, Error::CapabilityPart { capability: "xen-hvm", value: 1, since: "5.12", .. }), "{error}");
 }
 
 #[test]

@@ -62,6 +62,31 @@ impl<T> Write<T> {
     }
 }
 
+/// A request that the kernel answers by writing (`_IOWR`), to an argument that begins with `T` and may go on behind it.
+#[cfg(target_arch = "x86_64")]
+pub(crate) struct ReadWrite<T> {
+    request: Write<T>,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<T> ReadWrite<T> {
+    const fn new(name: &'static str, nr: u64) -> Self {
+        Self { request: Write::read_write(name, nr) }
+    }
+
+    /// The name in the kernel's header.
+    pub(crate) const fn name(&self) -> &'static str {
+        self.request.name
+    }
+
+    /// # Safety
+    /// `argument` has to be valid for all that the kernel reads and writes there, which `T` itself may say.
+    pub(crate) unsafe fn call(&self, fd: &impl AsRawFd, argument: *mut T) -> Result<i32> {
+        let Write { name, number, .. } = self.request;
+        raw(fd.as_raw_fd(), number, argument as u64).map_err(|errno| Error::Ioctl { request: name, errno })
+    }
+}
+
 #[cfg(feature = "test-hooks")]
 thread_local! {
     static ISSUED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
@@ -77,7 +102,7 @@ fn raw(fd: RawFd, number: u64, argument: u64) -> std::result::Result<i32, Errno>
     #[cfg(feature = "test-hooks")]
     ISSUED.set(ISSUED.get() + 1);
     // SAFETY: `number` says how large the object behind `argument` is; `Write<T>` derives it from the type that
-    // it passes by reference, and `Plain` requests take integers only.
+    // it passes by reference, whoever calls a `ReadWrite<T>` vouches for it, and `Plain` requests take integers only.
     let result = unsafe { libc::ioctl(fd, number as libc::Ioctl, argument) };
     if result < 0 { Err(Errno::last()) } else { Ok(result) }
 }
@@ -128,3 +153,14 @@ const _: () = assert!(KVM_GET_STATS_FD.number == 0xaece);
 pub(crate) const KVM_X86_SET_MSR_FILTER: Write<super::msr_filter::RawFilter> =
     Write::new("KVM_X86_SET_MSR_FILTER", 0xc6);
 const _: () = assert!(KVM_X86_SET_MSR_FILTER.number == 0x4188_aec6);
+
+/// api.rst 4.118, on `/dev/kvm`. Needs `KVM_CAP_SYS_HYPERV_CPUID` (Linux 5.11).
+#[cfg(target_arch = "x86_64")]
+pub(crate) const KVM_GET_SUPPORTED_HV_CPUID: ReadWrite<kvm_bindings::kvm_cpuid2> =
+    ReadWrite::new("KVM_GET_SUPPORTED_HV_CPUID", 0xc1);
+#[cfg(target_arch = "x86_64")]
+const _: () = assert!(KVM_GET_SUPPORTED_HV_CPUID.request.number == 0xc008_aec1);
+
+/// api.rst 4.28. Needs `KVM_CAP_XEN_HVM`.
+pub(crate) const KVM_XEN_HVM_CONFIG: Write<super::xen::RawConfig> = Write::new("KVM_XEN_HVM_CONFIG", 0x7a);
+const _: () = assert!(KVM_XEN_HVM_CONFIG.number == 0x4038_ae7a);

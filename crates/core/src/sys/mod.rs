@@ -3,6 +3,8 @@
 
 pub(crate) mod affinity;
 pub(crate) mod coalesced;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod cpuid;
 pub(crate) mod fork;
 pub(crate) mod hugepages;
 pub(crate) mod ioctl;
@@ -16,3 +18,4 @@ pub(crate) mod remote;
 pub(crate) mod signal;
 pub(crate) mod stats;
 pub(crate) mod userfault;
+pub(crate) mod xen;

@@ -72,10 +72,15 @@ impl Control {
     /// to stop that `heeds` finds to be one comes first.
     ///
     /// # Errors
-    /// [`Error::Poisoned`], [`Error::Forked`]; `enter` was not called then.
+    /// [`Error::Poisoned`], [`Error::Forked`], [`Error::WouldDeadlock`] for one who is `alone`; `enter` was not called then.
     #[inline]
-    pub(super) fn pass<T>(&self, heeds: impl Fn(Stop) -> bool, enter: impl FnOnce() -> T) -> Result<Passed<T, Stop>> {
-        self.hold.pass(&self.inside, || self.stop().filter(|stop| heeds(*stop)), enter)
+    pub(super) fn pass<T>(
+        &self,
+        alone: bool,
+        heeds: impl Fn(Stop) -> bool,
+        enter: impl FnOnce() -> T,
+    ) -> Result<Passed<T, Stop>> {
+        self.hold.pass(&self.inside, alone, || self.stop().filter(|stop| heeds(*stop)), enter)
     }
 
     pub(crate) fn is_inside(&self) -> bool {

@@ -9,6 +9,8 @@ use super::{
     arch,
     claimed::Claimed,
     control::{Control, Stop},
+    drive::{Driven, Goal, WhenFull},
+    flags::{Flags, Told},
     hold::Passed,
     run_page::{ImmediateExit, RunPage},
     shared::Machine,
@@ -16,7 +18,7 @@ use super::{
 use crate::{
     bus::{Bus, Gate, Handled},
     error::{Errno, Error, Result},
-    exit::{Abi, Exit, Pending, Raw, Wanted, decode, decode_exit},
+    exit::{Abi, Exit, Pending, Raw, RunFlags, Wanted, decode, decode_exit},
     stats::{Clock, Tally},
     sys::{coalesced::Ring, fork::NotInherited, ioctl::KVM_RUN, mapping::keep_kvm_run},
 };
@@ -32,45 +34,6 @@ const PRIME_TRIES: usize = 5;
 /// entry *is* the completion of a read, which would otherwise be repeated for ever.
 const FORGETS_THE_REASON: bool = cfg!(target_arch = "x86_64");
 
-/// What a drive is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Goal {
-    /// Run the guest until an exit is the program's.
-    Run,
-    /// Complete the pending exit and enter no further.
-    Settle,
-}
-
-impl Goal {
-    /// Whether a drive that is held out ends by this. Settling runs no guest, so a kick is not for it.
-    fn heeds(self, stop: Stop) -> bool {
-        self == Self::Run || stop != Stop::Kicked
-    }
-}
-
-/// What to do where a device is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WhenFull {
-    /// Wait until somebody makes room.
-    Wait,
-    /// Say so: the caller is the one who makes room.
-    Return,
-}
-
-/// How a drive ended.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Driven {
-    Exit(Exit),
-    /// An access to what the program claimed; as an exit, and what the claim makes of it.
-    Claimed(Claimed),
-    /// Kicked or cancelled before the guest was entered (again). Where the vCPU was held out, what was pending still is.
-    Stopped(Stop),
-    /// Settled: nothing is pending.
-    Settled,
-    /// A device is full ([`WhenFull::Return`]).
-    Full,
-}
-
 pub(crate) struct Engine {
     // Order of fields is order of release: the mapping and the vCPU's fd both keep the VM alive.
     page: RunPage,
@@ -82,14 +45,17 @@ pub(crate) struct Engine {
     pub(super) bus: Bus,
     abi: Abi,
     clock: Clock,
+    flags: Flags,
     pending: Pending,
     primed: bool,
+    /// Of the run that is under way: nobody but its caller ends a pause, so waiting for that would be for ever.
+    alone: bool,
     pub(crate) poisoned: bool,
     pub(crate) setup: arch::Setup,
 }
 
 impl Engine {
-    pub(crate) fn new(fd: VcpuFd, machine: Machine, tally: Arc<Tally>) -> Result<(Self, ImmediateExit)> {
+    pub(crate) fn new(fd: VcpuFd, machine: Machine, tally: Arc<Tally>, told: Told) -> Result<(Self, ImmediateExit)> {
         let Machine { vm, bus, abi, setup, run_size, .. } = machine;
         let mut fd = NotInherited::new(fd);
         keep_kvm_run(&mut fd, run_size)?;
@@ -101,8 +67,24 @@ impl Engine {
         // On aarch64 a KVM_RUN would finalise the vCPU before its features are chosen.
         let primed = cfg!(target_arch = "aarch64");
         let kicker = immediate.clone();
-        let (clock, pending, poisoned) = (Clock::new(tally), Pending::Nothing, false);
-        let engine = Self { page, immediate, ring, fd, _vm: vm, bus, abi, clock, pending, primed, poisoned, setup };
+        let (clock, flags) = (Clock::new(tally), Flags::new(told));
+        let (pending, alone, poisoned) = (Pending::Nothing, false, false);
+        let engine = Self {
+            page,
+            immediate,
+            ring,
+            fd,
+            _vm: vm,
+            bus,
+            abi,
+            clock,
+            flags,
+            pending,
+            primed,
+            alone,
+            poisoned,
+            setup,
+        };
         Ok((engine, kicker))
     }
 
@@ -155,6 +137,12 @@ impl Engine {
         Ok(())
     }
 
+    /// What the kernel left in the page.
+    #[cfg(feature = "test-hooks")]
+    pub(super) fn bytes(&self) -> crate::exit::RunBytes<'_> {
+        self.page.bytes()
+    }
+
     pub(super) fn put(&mut self, at: usize, bytes: &[u8]) -> Result<()> {
         // The decoder has seen to it that an answer fits.
         let misfit = || Error::Internal { message: "an answer does not fit in the kvm_run page".into() };
@@ -162,13 +150,19 @@ impl Engine {
     }
 
     /// Once before a run, on the thread that drives it: from here on that thread is signalled.
-    pub(crate) fn begin(&mut self, control: &Control) {
-        self.prime(control);
+    ///
+    /// # Errors
+    /// [`Error::WouldDeadlock`] in a paused VM, with [`WhenFull::Return`]: the next run does it.
+    pub(crate) fn begin(&mut self, control: &Control, full: WhenFull) -> Result<()> {
+        self.alone = full == WhenFull::Return;
+        self.prime(control)?;
         control.enter();
+        Ok(())
     }
 
     /// Runs the guest until `goal` is reached or `control` stops it. Accesses that the bus claims are dealt with here.
     pub(crate) fn drive(&mut self, control: &Control, goal: Goal, full: WhenFull) -> Result<Driven> {
+        self.alone = full == WhenFull::Return;
         self.check_answered()?;
         loop {
             if goal == Goal::Run {
@@ -222,10 +216,11 @@ impl Engine {
     }
 
     /// The run ends for this reason.
-    fn end(&self, control: &Control, stop: Stop) -> Result<Driven> {
+    fn end(&mut self, control: &Control, stop: Stop) -> Result<Driven> {
         let stop = stop.closed()?;
         control.obey(stop);
         self.clock.stopped();
+        self.flags.tell(self.run_flags());
         Ok(Driven::Stopped(stop))
     }
 
@@ -250,6 +245,7 @@ impl Engine {
                 self.pending = Pending::Nothing;
                 let exit = decode_exit(self.page.bytes(), Some(errno), self.abi);
                 self.clock.exit(exit.exit_kind());
+                self.flags.tell(self.run_flags());
                 Dispatched::Exit(exit)
             }
         })
@@ -260,33 +256,43 @@ impl Engine {
         if FORGETS_THE_REASON {
             self.page.forget_reason();
         }
-        let Self { fd, clock, .. } = self;
-        control.pass(|stop| goal.heeds(stop), || clock.around(|| KVM_RUN.try_call(&**fd, 0)))
+        let Self { fd, clock, alone, .. } = self;
+        control.pass(*alone, |stop| goal.heeds(stop), || clock.around(|| KVM_RUN.try_call(&**fd, 0)))
     }
 
     /// The first entry starts helper threads of the VM on x86, which a signal would abort: it happens under
     /// `immediate_exit`, before this thread can be signalled. Where the vCPU is held out and the run has a reason to stop,
     /// the next run does it.
-    fn prime(&mut self, control: &Control) {
+    fn prime(&mut self, control: &Control) -> Result<()> {
         if self.primed {
-            return;
+            return Ok(());
         }
         for _ in 0..PRIME_TRIES {
             self.immediate.set();
             match self.enter(control, Goal::Run) {
                 Ok(Passed::Entered(Err(Errno(libc::ENOMEM)))) => {}
-                Ok(Passed::Stopped(_)) => return,
+                Ok(Passed::Stopped(_)) => return Ok(()),
+                Err(error @ Error::WouldDeadlock { .. }) => return Err(error),
                 // EINTR is what immediate_exit gives. Any other failure comes again in the run itself.
                 _ => break,
             }
         }
         self.primed = true;
+        Ok(())
+    }
+
+    /// What the page says beside the exit.
+    #[inline]
+    fn run_flags(&self) -> RunFlags {
+        RunFlags::of_page(self.page.bytes(), self.abi.arch)
     }
 
     /// Deals with the exit in the page.
     fn dispatch(&mut self) -> Dispatched {
+        let flags = self.run_flags();
         let access = match decode(self.page.bytes(), self.abi) {
             Raw::Other(exit, pending) => {
+                self.flags.tell(flags);
                 self.clock.exit(exit.exit_kind());
                 self.pending = pending;
                 return Dispatched::Exit(exit);
@@ -312,14 +318,16 @@ impl Engine {
             Handled::No => {
                 let (exit, pending) = (Exit::from(access), access.pending());
                 self.pending = pending;
+                self.flags.tell(flags);
                 return Dispatched::Exit(exit);
             }
             Handled::Program { claim, offset } => {
                 let (claimed, pending) = (Claimed::new(&access, claim, offset), access.pending());
                 self.pending = pending;
+                self.flags.keep(flags);
                 return Dispatched::Claimed(claimed);
             }
-            Handled::Yes | Handled::Wait(_) => {}
+            Handled::Yes | Handled::Wait(_) => self.flags.keep(flags),
         }
         if !self.page.write(at, answer) {
             // The decoder has seen to it that an answer fits.

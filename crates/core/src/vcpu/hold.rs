@@ -118,19 +118,20 @@ impl Hold {
     }
 
     /// Runs `enter`, which is `KVM_RUN`, as the vCPU whose flag `inside` is, once nobody holds it out, or until `stop` gives
-    /// a reason to give up waiting for that.
+    /// a reason to give up waiting for that. One who is `alone` is the only one who ends a pause, and does not wait for that.
     ///
     /// # Errors
-    /// [`Error::Poisoned`], [`Error::Forked`]; `enter` was not called then.
+    /// [`Error::Poisoned`], [`Error::Forked`], [`Error::WouldDeadlock`]; `enter` was not called then.
     pub(super) fn pass<T, S>(
         &self,
         inside: &AtomicBool,
+        alone: bool,
         stop: impl Fn() -> Option<S>,
         enter: impl FnOnce() -> T,
     ) -> Result<Passed<T, S>> {
         inside.store(true, Ordering::SeqCst);
         while self.closed.load(Ordering::SeqCst) {
-            if let Some(stop) = self.stand_back(inside, &stop)? {
+            if let Some(stop) = self.stand_back(inside, alone, &stop)? {
                 return Ok(Passed::Stopped(stop));
             }
             inside.store(true, Ordering::SeqCst);
@@ -173,7 +174,7 @@ impl Hold {
     /// Waits until the hold that is on has ended, or `stop` gives a reason not to: a hold lasts for as long as one vCPU
     /// sleeps in the kernel, and the others must not be deaf for that.
     #[cold]
-    fn stand_back<S>(&self, inside: &AtomicBool, stop: &impl Fn() -> Option<S>) -> Result<Option<S>> {
+    fn stand_back<S>(&self, inside: &AtomicBool, alone: bool, stop: &impl Fn() -> Option<S>) -> Result<Option<S>> {
         inside.store(false, Ordering::SeqCst);
         if self.generation != fork::generation() {
             return Err(Error::Forked); // the one who holds is not in this process
@@ -181,13 +182,15 @@ impl Hold {
         let turn = self.turn();
         self.changed.notify_all();
         let mut turn = self.tell(turn);
-        let mut reason = None;
+        let (mut reason, mut deadlock) = (None, false);
         if turn.is_shut() {
             let epoch = turn.epoch;
             turn.waiting += 1;
-            while turn.epoch == epoch && reason.is_none() {
+            while turn.epoch == epoch && reason.is_none() && !deadlock {
                 reason = stop();
-                if reason.is_none() {
+                // A pause may begin while this waits for the end of a change, too.
+                deadlock = alone && turn.pauses.on && reason.is_none();
+                if reason.is_none() && !deadlock {
                     turn = self.wait(turn);
                 }
             }
@@ -199,7 +202,13 @@ impl Hold {
             }
             self.changed.notify_all();
         }
-        if turn.poisoned { Err(Error::SLOTS_POISONED) } else { Ok(reason) }
+        if turn.poisoned {
+            Err(Error::SLOTS_POISONED)
+        } else if deadlock {
+            Err(Error::WouldDeadlock { what: "a run on the thread that alone can resume its VM" })
+        } else {
+            Ok(reason)
+        }
     }
 
     fn release(&self) {

@@ -107,7 +107,7 @@ fn one_that_sleeps_inside_delays_it_and_its_end_and_makes_no_other_deaf() {
     thread::scope(|scope| {
         let (hold, sleeper, wake) = (&hold, &sleeper, wake);
         let _stopping = Stopping(hold, &vcpus);
-        scope.spawn(move || hold.pass(&sleeper.inside, never, || asleep.recv()).unwrap());
+        scope.spawn(move || hold.pass(&sleeper.inside, false, never, || asleep.recv()).unwrap());
         let other = vcpus[0].spawn(scope, hold);
         sleeper.wait_until_inside();
         let first = pause(hold);
@@ -172,7 +172,7 @@ fn the_end_of_the_vm_is_told_to_who_waits_and_nobody_pauses_any_more() {
     let (wake, asleep): (Sender<()>, Receiver<()>) = channel();
     thread::scope(|scope| {
         let (hold, vcpu, wake) = (&hold, &vcpu, wake);
-        scope.spawn(move || hold.pass(&vcpu.inside, never, || asleep.recv()).unwrap());
+        scope.spawn(move || hold.pass(&vcpu.inside, false, never, || asleep.recv()).unwrap());
         vcpu.wait_until_inside();
         let told = pause(hold);
         hold.end_pauses();
@@ -230,4 +230,34 @@ fn pauses_holds_and_stops_in_any_order_end() {
     });
     let turn = hold.turn();
     assert_eq!((turn.waiting, turn.waking, turn.pauses.untold, turn.pauses.pending.len()), (0, 0, 0, 0));
+}
+
+/// One who alone can end a pause is told so; what ends without him is waited for.
+#[test]
+fn one_who_alone_can_end_it_does_not_wait_for_that() {
+    let hold = Hold::default();
+    let vcpu = Vcpu::of(&hold);
+    let alone = |stop: Option<()>| hold.pass(&vcpu.inside, true, || stop, || ());
+    wait_for(&pause(&hold)).unwrap();
+    assert!(matches!(alone(None), Err(Error::WouldDeadlock { .. })));
+    assert_eq!(alone(Some(())).unwrap(), Passed::Stopped(()), "a reason to stop comes first");
+    assert!(!vcpu.is_inside());
+    hold.resume().unwrap();
+    assert_eq!(alone(None).unwrap(), Passed::Entered(()));
+    thread::scope(|scope| {
+        let guard = hold.hold();
+        let entering = scope.spawn(|| alone(None).unwrap());
+        wait_until_waiting(&hold, 1);
+        drop(guard);
+        assert_eq!(entering.join().unwrap(), Passed::Entered(()));
+        let guard = hold.hold();
+        let entering = scope.spawn(|| alone(None));
+        wait_until_waiting(&hold, 1);
+        let paused = pause(&hold); // while it waits for the end of a change
+        assert!(matches!(entering.join().unwrap(), Err(Error::WouldDeadlock { .. })));
+        drop(guard);
+        wait_for(&paused).unwrap();
+    });
+    let turn = hold.turn();
+    assert_eq!((turn.waiting, turn.waking), (0, 0));
 }

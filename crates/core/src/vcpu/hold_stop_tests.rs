@@ -61,7 +61,7 @@ fn one_that_sleeps_inside_makes_no_other_deaf() {
                 thread::yield_now();
             }
         };
-        scope.spawn(move || hold.pass(&sleeper.inside, never, asleep).unwrap());
+        scope.spawn(move || hold.pass(&sleeper.inside, false, never, asleep).unwrap());
         sleeper.wait_until_inside();
         let holder = scope.spawn(|| drop(hold.hold()));
         while sleeper.pushed.load(SeqCst) == 0 {
@@ -72,7 +72,7 @@ fn one_that_sleeps_inside_makes_no_other_deaf() {
         for vcpu in &vcpus {
             let told = told.clone();
             let stop = || vcpu.stop.load(SeqCst).then_some(());
-            scope.spawn(move || told.send(hold.pass(&vcpu.inside, stop, || ()).unwrap()).unwrap());
+            scope.spawn(move || told.send(hold.pass(&vcpu.inside, false, stop, || ()).unwrap()).unwrap());
         }
         let stopped = || ended.recv_timeout(LIMIT).expect("it waits for the one that sleeps");
         assert_eq!(stopped(), Passed::Stopped(()));

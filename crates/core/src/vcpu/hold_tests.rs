@@ -66,7 +66,7 @@ impl Vcpu {
                 }
                 self.running.store(false, SeqCst);
             };
-            if hold.pass(&self.inside, || self.stop.load(SeqCst).then_some(()), enter)? == Passed::Stopped(()) {
+            if hold.pass(&self.inside, false, || self.stop.load(SeqCst).then_some(()), enter)? == Passed::Stopped(()) {
                 return Ok(());
             }
         }
@@ -169,7 +169,7 @@ fn holds_without_a_pause_let_vcpus_on_between_them() {
         let mut guard = hold.hold();
         scope.spawn(|| {
             while !enough.load(SeqCst) {
-                hold.stand_back(&vcpu.inside, &never).unwrap();
+                hold.stand_back(&vcpu.inside, false, &never).unwrap();
             }
         });
         for _ in 0..200 {
@@ -229,7 +229,7 @@ fn a_vcpu_s_own_thread_may_hold() {
                 let (hold, both) = (&hold, &both);
                 scope.spawn(move || {
                     for _ in 0..200 {
-                        hold.pass(&vcpu.inside, never, || ()).unwrap();
+                        hold.pass(&vcpu.inside, false, never, || ()).unwrap();
                         both.wait();
                         drop(hold.hold());
                     }
@@ -283,7 +283,7 @@ fn a_forked_child_does_not_wait_for_a_thread_of_its_parent() {
     // SAFETY: the child takes no lock and allocates nothing, then leaves by `_exit`.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        let refused = matches!(hold.pass(&inside, never, || ()), Err(Error::Forked));
+        let refused = matches!(hold.pass(&inside, false, never, || ()), Err(Error::Forked));
         hold.wake();
         hold.wake_to_stop();
         // SAFETY: takes an integer; runs no destructor and no handler of the parent's.
@@ -304,7 +304,7 @@ fn one_that_leaves_by_itself_is_not_waited_for() {
     let (go, leave): (Sender<()>, Receiver<()>) = channel();
     thread::scope(|scope| {
         let (hold, vcpu) = (&hold, &vcpu);
-        scope.spawn(move || hold.pass(&vcpu.inside, never, || leave.recv()).unwrap());
+        scope.spawn(move || hold.pass(&vcpu.inside, false, never, || leave.recv()).unwrap());
         vcpu.wait_until_inside();
         let holder = scope.spawn(|| drop(hold.hold()));
         while vcpu.pushed.load(SeqCst) == 0 {

@@ -6,9 +6,13 @@ pub mod arch;
 mod boot;
 mod claimed;
 mod control;
+mod drive;
 mod engine;
 mod features;
+mod flags;
 mod hold;
+#[cfg(feature = "test-hooks")]
+mod hooks;
 mod placement;
 mod run_page;
 mod shared;
@@ -28,8 +32,9 @@ use std::{
 pub use arch::Registers;
 pub use boot::{Boot, BootMode, BootOptions, Privilege};
 pub use claimed::Claimed;
-pub use engine::WhenFull;
-use engine::{Engine, Goal};
+use drive::Goal;
+pub use drive::WhenFull;
+use engine::Engine;
 pub use features::{VcpuFeature, VcpuFeatures};
 pub(crate) use hold::Hold;
 pub(crate) use placement::Placement;
@@ -41,7 +46,8 @@ use thread::{Job, Worker};
 
 use crate::{
     error::{Error, Result},
-    exit::Exit,
+    exit::{Exit, RunFlags},
+    host::CpuidEntry,
     memory::GuestMemory,
     stats::{ExitStats, KvmStats, Stats},
 };
@@ -66,12 +72,28 @@ pub struct VcpuOptions {
     /// What an aarch64 vCPU is made with; none: what the VM's first vCPU has, for that one [`VcpuFeatures::default`].
     /// All vCPUs of a VM have the same but for [`VcpuFeature::PowerOff`]. On `x86_64` there are none to choose.
     pub features: Option<VcpuFeatures>,
+    /// What an `x86_64` vCPU answers to CPUID, at most 256 entries of which no two answer the same: these and no others, but
+    /// that the APIC ids in them (in the leaves 1, 0xb, 0x1f and 0x8000001e) are made the vCPU's own. KVM takes them for what
+    /// the vCPU can do, also where the processor cannot ([`crate::Kvm::supported_cpuid`] says what it can). None: what KVM
+    /// supports. On aarch64 there is none to choose. api.rst 4.20 and 4.46.
+    pub cpuid: Option<Vec<CpuidEntry>>,
+    /// Give an `x86_64` vCPU the synthetic interrupt controller of Hyper-V, whose set-up by the guest, and whose messages, are
+    /// [`Exit::Hyperv`]: `KVM_CAP_HYPERV_SYNIC2` (api.rst 6.77), in a VM with [`crate::VmOptions::irqchip`]. Guests look for it
+    /// where [`VcpuOptions::cpuid`] has the leaves of Hyper-V.
+    pub hyperv_synic: bool,
     /// The processors that the vCPU's own thread may run on, by the kernel's numbers: at least one, and none that this
     /// process may not use. None: those of the thread that starts its first run. A run on the caller's thread
     /// ([`Vcpu::run_sync`], [`Vcpu::begin_sync`]) is where the caller is.
     pub affinity: Option<Vec<u32>>,
     /// What that thread is called in `/proc/self/task/*/comm`: 1 to 15 bytes without NUL. None: `kvm-vcpu` and the id.
     pub name: Option<String>,
+}
+
+/// What is chosen of a vCPU's processor, before anybody has checked it.
+pub(crate) struct Choice {
+    pub(crate) features: Option<VcpuFeatures>,
+    pub(crate) cpuid: Option<Vec<CpuidEntry>>,
+    pub(crate) synic: bool,
 }
 
 /// One virtual CPU. Closed when its VM is; KVM keeps it, and its id, until then.
@@ -229,6 +251,25 @@ impl Vcpu {
         self.shared.with_engine(Engine::answer_fault)
     }
 
+    /// What the kernel said beside the exit that was delivered last ([`Exit::Intr`] is one): `kvm_run.flags`, api.rst section 5.
+    /// At any time; before the first exit there are none.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use typevisor::{Exit, Kvm, Vm, VmOptions, vcpu::VcpuOptions};
+    /// # let vm = Vm::create(&Kvm::open(Default::default())?, &VmOptions::default())?;
+    /// let vcpu = vm.create_vcpu(VcpuOptions::default())?;
+    /// let exit = vcpu.run_sync(Duration::from_secs(1))?;
+    /// if vcpu.run_flags().bus_lock && exit != Exit::BusLock {
+    ///     println!("{} by an instruction that locked the bus, or behind one", exit.kind());
+    /// }
+    /// # Ok::<(), typevisor::Error>(())
+    /// ```
+    #[must_use]
+    pub fn run_flags(&self) -> RunFlags {
+        self.shared.told.read()
+    }
+
     /// The registers, and whether the last exit is still to be completed: then they are raw, as KVM holds them in the
     /// middle of an instruction.
     ///
@@ -298,12 +339,6 @@ impl Vcpu {
     /// ```
     pub fn stats(&self) -> Result<Stats> {
         Ok(Stats { kvm: Stats::if_any(self.kvm_stats())?, exits: self.exit_stats() })
-    }
-
-    /// For [`crate::hooks`].
-    #[cfg(feature = "test-hooks")]
-    pub(crate) fn leave_exit_reason(&self, reason: u32) -> Result<()> {
-        self.shared.with_engine(|engine| engine.put(crate::exit::EXIT_REASON, &reason.to_le_bytes()))
     }
 
     fn settled_engine<T>(&self, act: impl FnOnce(&mut Engine) -> Result<T>) -> Result<T> {

@@ -11,6 +11,7 @@ use super::{
     arch,
     control::Control,
     engine::Engine,
+    flags::Told,
     hold::{Hold, Occupant},
     placement::Placement,
     thread::{Worker, is_driving},
@@ -74,6 +75,8 @@ pub(crate) struct Shared {
     changed: Condvar,
     /// Counted by the engine, wherever that is.
     tally: Arc<Tally>,
+    /// Stored by the engine.
+    pub(super) told: Told,
     /// KVM's own statistics, to be had while the vCPU runs.
     pub(super) kvm_stats: Kept,
     generation: u32,
@@ -85,7 +88,8 @@ impl Shared {
         let placement = machine.placement.clone();
         let tally = Arc::new(Tally::new(machine.timing));
         let source = machine.counts.then(|| Source::open(&fd, &machine.vm)).transpose()?;
-        let (engine, immediate) = Engine::new(fd, machine, Arc::clone(&tally))?;
+        let told = Told::default();
+        let (engine, immediate) = Engine::new(fd, machine, Arc::clone(&tally), told.clone())?;
         let place = Place::Here(Box::new(engine));
         let shared = Arc::new(Self {
             id,
@@ -102,6 +106,7 @@ impl Shared {
             }),
             changed: Condvar::new(),
             tally,
+            told,
             kvm_stats: Kept::new(source),
             generation: fork::generation(),
         });

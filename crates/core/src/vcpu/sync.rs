@@ -10,7 +10,8 @@ use std::{
 use super::{
     Claimed, Shared,
     control::{Stop, Ticket},
-    engine::{Driven, Engine, Goal, WhenFull},
+    drive::{Driven, Goal, WhenFull},
+    engine::Engine,
     thread::drive_caught,
     watchdog::Watchdog,
 };
@@ -38,6 +39,8 @@ pub struct SyncRun {
     engine: Option<Box<Engine>>,
     ticket: Ticket,
     limit: Duration,
+    /// The first step has made the vCPU one that this thread is signalled for.
+    begun: bool,
     /// Kicks signal the thread that began.
     stays_here: PhantomData<MutexGuard<'static, ()>>,
 }
@@ -61,11 +64,8 @@ impl SyncRun {
             watchdog.arm(deadline, ticket);
         }
         drop(state);
-        let mut run = Self { shared: Arc::clone(shared), engine: Some(engine), ticket, limit, stays_here: PhantomData };
-        if let Some(engine) = run.engine.as_mut() {
-            engine.begin(&shared.control);
-        }
-        Ok(run)
+        let (shared, engine, begun, stays_here) = (Arc::clone(shared), Some(engine), false, PhantomData);
+        Ok(Self { shared, engine, ticket, limit, begun, stays_here })
     }
 
     fn engine(&mut self) -> Result<&mut Engine> {
@@ -76,12 +76,17 @@ impl SyncRun {
     /// Runs the guest on.
     ///
     /// # Errors
-    /// [`Error::Timeout`] at the limit: the guest stands still and can be run on. [`Error::Closed`],
-    /// [`Error::ExitUnanswered`], [`Error::Internal`]. The run is over then.
+    /// [`Error::Timeout`] at the limit: the guest stands still and can be run on. [`Error::WouldDeadlock`] in a paused VM, with
+    /// [`WhenFull::Return`]: nothing was entered, and what is pending still is; it can be run on once the VM is resumed.
+    /// [`Error::Closed`], [`Error::ExitUnanswered`], [`Error::Internal`]. The run is over then.
     pub fn step(&mut self, when_full: WhenFull) -> Result<Step> {
-        let Self { shared, engine, limit, .. } = self;
+        let Self { shared, engine, limit, begun, .. } = self;
         shared.check_fork()?;
         let engine = engine.as_deref_mut().ok_or(Error::Closed { what: "vCPU" })?;
+        if !*begun {
+            engine.begin(&shared.control, when_full)?;
+            *begun = true;
+        }
         match drive_caught(engine, shared, Goal::Run, when_full)? {
             Driven::Exit(exit) => Ok(Step::Exit(exit)),
             Driven::Claimed(claimed) => Ok(Step::Claimed(claimed)),

@@ -10,7 +10,8 @@ use std::{
 
 use super::{
     Outcome, Shared,
-    engine::{Driven, Engine, Goal, WhenFull},
+    drive::{Driven, Goal, WhenFull},
+    engine::Engine,
     waiting::Waiting,
 };
 use crate::{
@@ -117,7 +118,7 @@ pub(crate) fn drive_caught(engine: &mut Engine, shared: &Shared, goal: Goal, ful
 }
 
 fn drive(engine: &mut Engine, shared: &Shared, goal: Goal) -> Result<Outcome> {
-    engine.begin(&shared.control);
+    engine.begin(&shared.control, WhenFull::Wait)?;
     match drive_caught(engine, shared, goal, WhenFull::Wait)? {
         Driven::Exit(exit) => Ok(Outcome::Exit(exit)),
         Driven::Claimed(claimed) => Ok(Outcome::Claimed(claimed)),

@@ -16,12 +16,14 @@ mod bus;
 mod changes;
 mod claims;
 mod close;
+mod cpuid;
 #[cfg(target_arch = "aarch64")]
 mod el1;
 mod exits;
 mod hold;
 mod host;
 mod host_access;
+mod hyperv;
 mod kick;
 mod kicks;
 mod life;
@@ -52,10 +54,12 @@ fn main() -> ExitCode {
         changes::tests(),
         claims::tests(),
         close::tests(),
+        cpuid::tests(),
         exits::tests(),
         hold::tests(),
         host::tests(),
         host_access::tests(),
+        hyperv::tests(),
         kick::tests(),
         kicks::tests(),
         life::tests(),

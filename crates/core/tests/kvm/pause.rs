@@ -15,7 +15,7 @@ use typevisor::{
     bus::{Device, Written},
     hooks::ioctls,
     memory::{Change, MapOptions},
-    vcpu::{Outcome, VcpuOptions},
+    vcpu::{Outcome, Step, VcpuOptions, WhenFull},
 };
 
 use crate::{
@@ -29,6 +29,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         trial("pause: sixteen vCPUs on two processors stand still and go on", crowd),
         trial("pause: a kick, an abort and a time limit end a run, and nothing is entered", stops),
         trial("pause: a run and a settling that begin meanwhile wait for its end", begun_meanwhile),
+        trial("pause: a run by steps of one who alone can resume is refused, and goes on afterwards", alone),
         trial("pause: closing ends runs, and the VM is not paused any more", closing),
         trial("pause: slots change meanwhile, and no guest moves between", changes),
         trial("pause: a device may pause its VM, and its vCPU waits", from_a_device),
@@ -209,6 +210,33 @@ fn begun_meanwhile() {
     machine.vm.resume().unwrap();
     assert_eq!(end(&settled).unwrap(), Outcome::Settled);
     assert_eq!(machine.run(), out(1, 7));
+    machine.assert_ends();
+}
+
+fn alone() {
+    let machine = Machine::of(&[Op::In(0), Op::Out(1), Op::End]);
+    let step = |full| machine.vcpu.begin_sync(LIMIT).unwrap().step(full);
+    let refused = || {
+        let issued = ioctls();
+        let began = Instant::now();
+        assert!(matches!(step(WhenFull::Return), Err(Error::WouldDeadlock { .. })));
+        assert!(began.elapsed() < LIMIT, "it waited for its limit");
+        assert_eq!(ioctls(), issued, "the kernel was asked for something");
+    };
+    pause(&machine.vm);
+    refused(); // before its first entry
+    machine.vm.resume().unwrap();
+    assert_eq!(step(WhenFull::Return).unwrap(), Step::Exit(input(0)));
+    machine.vcpu.answer(&[7]).unwrap();
+    pause(&machine.vm);
+    refused();
+    assert!(machine.vcpu.registers().unwrap().1, "the answered access is still to be completed");
+    // One that others may resume waits, to its limit; and a reason to stop comes first.
+    assert!(matches!(machine.vcpu.run_sync(SHORT), Err(Error::Timeout { .. })));
+    machine.vcpu.kick().unwrap();
+    assert_eq!(step(WhenFull::Return).unwrap(), Step::Exit(Exit::Intr));
+    machine.vm.resume().unwrap();
+    assert_eq!(step(WhenFull::Return).unwrap(), Step::Exit(out(1, 7)));
     machine.assert_ends();
 }
 

@@ -6,14 +6,14 @@ use std::{path::Path, time::Duration};
 use libtest_mimic::Trial;
 use typevisor::{
     Error, Exit, Kvm, Vm, VmOptions,
-    exit::{InternalError, MsrReason},
+    exit::{InternalError, MsrReason, XenExit},
     host::{Capability, KvmOptions},
     switches::{DisabledExit, ExitSwitches, ExitingHypercall, MsrAccess, MsrExits, MsrFilter, MsrRange},
     vcpu::{BootMode, BootOptions, Privilege, VcpuOptions},
 };
 
 use crate::{
-    machine::{CODE, Machine},
+    machine::{CODE, LIMIT, Machine},
     support::{kvm, kvm_is_here, needs, trial, vm},
 };
 
@@ -39,19 +39,20 @@ pub(crate) fn tests() -> Vec<Trial> {
             "switch: a hypercall is an exit; its answer is what the guest gets",
             hypercall,
         )),
+        xen("switch: a hypercall of Xen's is an exit; its answer is what the guest gets", xen_hypercall),
         halting("switch: a guest that halts alone makes no exit", disabled_halt),
         needs(Capability::X86BusLockExit, "switch: a guest that locks the bus exits", bus_lock),
         needs(Capability::X86NotifyVmexit, "switch: a guest that lets events in makes no notify exit", notify),
     ]
 }
 
-fn made_with(exits: ExitSwitches, code: &[u8]) -> Machine {
+pub(crate) fn made_with(exits: ExitSwitches, code: &[u8]) -> Machine {
     let vm = Vm::create(&kvm(), &VmOptions { exits, ..Default::default() }).unwrap();
     Machine::on(vm, code, VcpuOptions::default())
 }
 
 /// The same in 64-bit code.
-fn long(exits: ExitSwitches, privilege: Privilege, code: &[u8]) -> Machine {
+pub(crate) fn long(exits: ExitSwitches, privilege: Privilege, code: &[u8]) -> Machine {
     let machine = made_with(exits, code);
     let options = BootOptions { privilege, stack: Some(0x8000), ..BootOptions::new(BootMode::Long, CODE) };
     machine.vcpu.boot(&options).unwrap();
@@ -67,13 +68,13 @@ fn only(ranges: Vec<MsrRange>) -> MsrFilter {
 }
 
 /// Real mode: `mov ecx, register; rdmsr`, and both halves to 0x2000.
-fn read(register: u32) -> Vec<u8> {
+pub(crate) fn read(register: u32) -> Vec<u8> {
     let store = [0x0f, 0x32, 0x66, 0xa3, 0, 0x20, 0x66, 0x89, 0x16, 4, 0x20];
     [&[0x66, 0xb9][..], &register.to_le_bytes(), &store].concat()
 }
 
 /// Real mode: `mov ecx, register; mov eax, low; mov edx, high; wrmsr`.
-fn write(register: u32, value: u64) -> Vec<u8> {
+pub(crate) fn write(register: u32, value: u64) -> Vec<u8> {
     let bytes = value.to_le_bytes();
     let (low, high) = bytes.split_at(4);
     [&[0x66, 0xb9][..], &register.to_le_bytes(), &[0x66, 0xb8], low, &[0x66, 0xba], high, &[0x0f, 0x30]].concat()
@@ -91,7 +92,7 @@ fn assert_fault(machine: &Machine) {
 }
 
 /// What the guest has stored.
-fn stored(machine: &Machine) -> u64 {
+pub(crate) fn stored(machine: &Machine) -> u64 {
     let mut bytes = [0; 8];
     machine.vm.memory().read(0x2000, &mut bytes).unwrap();
     u64::from_le_bytes(bytes)
@@ -119,6 +120,7 @@ fn lacking() {
     missing(Capability::X86BusLockExit, ExitSwitches { bus_lock: true, ..none() });
     missing(Capability::X86NotifyVmexit, ExitSwitches { notify: Some(0), ..none() });
     missing(Capability::ArmNisvToUser, ExitSwitches { nisv: true, ..none() });
+    missing(Capability::XenHvm, ExitSwitches { xen: Some(0x4000_0000), ..none() });
 }
 
 fn unknown_msr() {
@@ -232,17 +234,54 @@ fn hypercall() {
     assert_eq!(stored(&without).cast_signed(), -1000, "KVM_ENOSYS");
 }
 
-/// For a VM that can be let to halt alone.
+fn xen_hypercall() {
+    // As a Xen guest does: it has KVM write a page of hypercalls, of 32 bytes each, and calls into it.
+    let msr = 0x4000_0000;
+    let code = [
+        &wrmsr(msr, 0x3000)[..],
+        &[0xbf, 1, 0, 0, 0, 0xbe, 2, 0, 0, 0, 0xba, 3, 0, 0, 0], // mov edi, 1; mov esi, 2; mov edx, 3
+        &[0x41, 0xba, 4, 0, 0, 0, 0x41, 0xb8, 5, 0, 0, 0, 0x41, 0xb9, 6, 0, 0, 0], // mov r10d, 4; mov r8d, 5; mov r9d, 6
+        &[0xb8, 0x40, 0x34, 0, 0, 0xff, 0xd0], // mov eax, 0x3000 + 34 * 32 (hvm_op); call rax
+        &[0x48, 0x89, 4, 0x25, 0, 0x20, 0, 0, 0xf4], // mov [0x2000], rax; hlt
+    ]
+    .concat();
+    let machine = long(ExitSwitches { xen: Some(msr), ..Default::default() }, Privilege::Kernel, &code);
+    let params = Box::new([1, 2, 3, 4, 5, 6]);
+    assert_eq!(machine.run(), Exit::Xen(XenExit::Hcall { longmode: true, cpl: 0, input: 34, params }));
+    assert!(matches!(machine.vcpu.answer(&[0; 4]), Err(Error::AnswerSize { expected: 8, given: 4 })));
+    assert!(matches!(machine.vcpu.run_sync(LIMIT), Err(Error::ExitUnanswered { size: 8 })));
+    machine.vcpu.answer_word(0x1122_3344_5566_7788).unwrap();
+    assert_eq!(machine.run(), Exit::Hlt);
+    assert_eq!(stored(&machine), 0x1122_3344_5566_7788);
+}
+
+/// Code of 32 or 64 bits: `mov ecx, register; mov eax, low; mov edx, high; wrmsr`.
+pub(crate) fn wrmsr(register: u32, value: u64) -> Vec<u8> {
+    let bytes = value.to_le_bytes();
+    let (low, high) = bytes.split_at(4);
+    [&[0xb9][..], &register.to_le_bytes(), &[0xb8], low, &[0xba], high, &[0x0f, 0x30]].concat()
+}
+
+/// For a VM whose guests can be let to halt alone.
 fn halting(name: &'static str, test: fn()) -> Trial {
-    let bit = 2; // KVM_X86_DISABLE_EXITS_HLT
-    let missing = kvm_is_here().is_ok() && vm().capabilities().value(Capability::X86DisableExits) & bit == 0;
-    let trial = native(trial(name, test));
-    if missing { trial.with_kind("needs x86-disable-exits 2").with_ignored_flag(true) } else { trial }
+    // KVM_X86_DISABLE_EXITS_HLT
+    having(Capability::X86DisableExits, 2, "needs x86-disable-exits 2", native(trial(name, test)))
+}
+
+/// For one that tells of Xen's hypercalls.
+fn xen(name: &'static str, test: fn()) -> Trial {
+    // KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL
+    having(Capability::XenHvm, 2, "needs xen-hvm 2", native(trial(name, test)))
+}
+
+fn having(capability: Capability, bit: i32, needs: &str, trial: Trial) -> Trial {
+    let missing = kvm_is_here().is_ok() && vm().capabilities().value(capability) & bit == 0;
+    if missing { trial.with_kind(needs).with_ignored_flag(true) } else { trial }
 }
 
 /// kvm-pvm says that it has what is asked for, and interprets what a guest's kernel executes: its `hlt` exits, and a
 /// hypercall is rewritten for ever.
-fn native(trial: Trial) -> Trial {
+pub(crate) fn native(trial: Trial) -> Trial {
     if is_interpreted() && !trial.has_ignored_flag() {
         return trial.with_kind("needs ring 0 by hardware").with_ignored_flag(true);
     }
@@ -265,7 +304,9 @@ fn bus_lock() {
     let code = [0xf0, 0xff, 6, 0x3f, 0x20, 0xf4];
     let machine = made_with(ExitSwitches { bus_lock: true, ..Default::default() }, &code);
     assert_eq!(machine.run(), Exit::BusLock);
+    assert!(machine.vcpu.run_flags().bus_lock);
     assert_eq!(machine.run(), Exit::Hlt);
+    assert!(!machine.vcpu.run_flags().bus_lock);
     let mut word = [0; 2];
     machine.vm.memory().read(0x203f, &mut word).unwrap();
     assert_eq!(word, [1, 0]);

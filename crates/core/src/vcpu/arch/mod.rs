@@ -1,5 +1,5 @@
 //! What differs between the architectures: registers, and how a vCPU is set up and booted. Each has the same functions
-//! (`vm_type`, `address_bits`, `check_features`, `initialise`, `create_irqchip`, `irqchip_pages`, `get_registers`,
+//! (`vm_type`, `address_bits`, `check_model`, `initialise`, `create_irqchip`, `irqchip_pages`, `get_registers`,
 //! `update_registers`, `boot`), so that nobody else asks which one it is. Why they boot as they do: docs/design/boot.md.
 
 #[cfg(target_arch = "aarch64")]
@@ -19,8 +19,8 @@ use x86_64 as host;
 
 pub use host::Registers;
 pub(crate) use host::{
-    Setup, address_bits, boot, check_features, create_irqchip, get_registers, initialise, irqchip_pages,
-    update_registers, vm_type,
+    Setup, address_bits, boot, check_model, create_irqchip, get_registers, initialise, irqchip_pages, update_registers,
+    vm_type,
 };
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::{DescriptorTable, Segment};

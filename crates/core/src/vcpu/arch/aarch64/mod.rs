@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Result},
     host::{Capabilities, Capability, Kvm},
     range::GpaRange,
-    vcpu::{VcpuFeature, VcpuFeatures, boot::HostTables},
+    vcpu::{Choice, VcpuFeature, VcpuFeatures, boot::HostTables},
 };
 
 /// What a vCPU was made with, for booting it anew.
@@ -51,15 +51,21 @@ pub(crate) fn address_bits(kvm: &Kvm) -> u32 {
     if widest == 0 { MAX_BITS } else { widest.clamp(MIN_BITS, MAX_BITS) }
 }
 
+/// What a vCPU is made as, checked: its features.
+pub(crate) type Model = VcpuFeatures;
+
 /// The features to make a vCPU with, given those of the VM's first one. Refuses what this VM cannot give.
 ///
 /// # Errors
 /// [`Error::CapabilityMissing`], [`Error::InvalidArgument`].
-pub(crate) fn check_features(
-    features: Option<VcpuFeatures>,
-    first: Option<VcpuFeatures>,
-    capabilities: &Capabilities,
-) -> Result<VcpuFeatures> {
+pub(crate) fn check_model(choice: Choice, first: Option<VcpuFeatures>, capabilities: &Capabilities) -> Result<Model> {
+    let Choice { features, cpuid, synic } = choice;
+    if cpuid.is_some() {
+        return Err(Error::InvalidArgument { what: "cpuid", expected: "absent on aarch64: x86_64 has it" });
+    }
+    if synic {
+        return Err(Error::InvalidArgument { what: "hyperv.synic", expected: "false on aarch64: x86_64 has it" });
+    }
     let features = VcpuFeatures::choose(features, first)?;
     features.require(capabilities).map(|()| features)
 }
@@ -74,7 +80,7 @@ pub(crate) fn initialise(
     vm: &VmFd,
     vcpu: &VcpuFd,
     _id: u32,
-    features: VcpuFeatures,
+    features: Model,
     first: &mut Option<VcpuFeatures>,
 ) -> Result<Setup> {
     let mut init = kvm_vcpu_init::default();

@@ -1,21 +1,21 @@
 //! `x86_64`: what a VM and a vCPU need before the first run. Registers are `registers`', where a guest starts is
-//! `boot`'s. Ruled by api.rst 4.24, 4.36, 4.40, 4.46, 4.71 and, for CPUID, by the Intel SDM, volume 2, "CPUID".
+//! `boot`'s. Ruled by api.rst 4.24, 4.36, 4.40, 4.46, 4.71, 6.77 and, for CPUID, by the Intel SDM, volume 2, "CPUID".
 
 mod boot;
 mod registers;
 mod tables;
 
 pub(crate) use boot::boot;
-use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_cpuid_entry2, kvm_pit_config};
+use kvm_bindings::{CpuId, KVM_PIT_SPEAKER_DUMMY, kvm_cpuid_entry2, kvm_enable_cap, kvm_pit_config};
 use kvm_ioctls::{VcpuFd, VmFd};
 pub use registers::{DescriptorTable, Registers, Segment};
 pub(crate) use registers::{get as get_registers, update as update_registers};
 
 use crate::{
-    error::{Error, Result},
-    host::{Capabilities, Kvm},
+    error::{Errno, Error, Result},
+    host::{Capabilities, Capability, CpuidEntry, Kvm, check_cpuid},
     range::{GpaRange, PAGE_SIZE},
-    vcpu::{VcpuFeatures, boot::HostTables},
+    vcpu::{Choice, VcpuFeatures, boot::HostTables},
 };
 
 /// One page of page tables that Intel processors without "unrestricted guest" need for real mode. Just below the 16 MiB
@@ -43,36 +43,60 @@ pub(crate) const fn address_bits(_kvm: &Kvm) -> u32 {
     52
 }
 
-/// On this architecture CPUID says what a vCPU has.
-///
-/// # Errors
-/// [`Error::InvalidArgument`] where any are chosen.
-pub(crate) fn check_features(
-    features: Option<VcpuFeatures>,
-    _first: Option<VcpuFeatures>,
-    _capabilities: &Capabilities,
-) -> Result<VcpuFeatures> {
-    match features {
-        None => Ok(VcpuFeatures::none()),
-        Some(_) => Err(Error::InvalidArgument { what: "features", expected: "absent on x86_64: aarch64 has them" }),
-    }
+/// What a vCPU is made as, checked.
+#[derive(Debug)]
+pub(crate) struct Model {
+    /// None: what KVM supports.
+    cpuid: Option<Vec<CpuidEntry>>,
+    synic: bool,
 }
 
-/// Gives a new vCPU the CPUID that KVM supports on this processor, with its own APIC id.
+/// Refuses what a vCPU of this VM cannot be. On this architecture CPUID says what it has.
 ///
 /// # Errors
-/// [`Error::Ioctl`]: `KVM_GET_SUPPORTED_CPUID`, `KVM_SET_CPUID2` (refused after the vCPU's first run).
+/// [`Error::InvalidArgument`], [`Error::Element`], [`Error::CapabilityMissing`].
+pub(crate) fn check_model(choice: Choice, _first: Option<VcpuFeatures>, capabilities: &Capabilities) -> Result<Model> {
+    let Choice { features, cpuid, synic } = choice;
+    if features.is_some() {
+        return Err(Error::InvalidArgument { what: "features", expected: "absent on x86_64: aarch64 has them" });
+    }
+    if let Some(entries) = &cpuid {
+        check_cpuid(entries)?;
+    }
+    if synic {
+        capabilities.require(Capability::HypervSynic2, "the vCPU option hyperv.synic")?;
+    }
+    Ok(Model { cpuid, synic })
+}
+
+/// Gives a new vCPU its CPUID, with its own APIC id, and what else its model has.
+///
+/// # Errors
+/// [`Error::Ioctl`]: `KVM_GET_SUPPORTED_CPUID`, `KVM_ENABLE_CAP`, `KVM_SET_CPUID2` (refused after the vCPU's first run; `E2BIG`
+/// for more than 80 entries on Linux 5.10).
 pub(crate) fn initialise(
     kvm: &Kvm,
     _vm: &VmFd,
     vcpu: &VcpuFd,
     id: u32,
-    _features: VcpuFeatures,
+    model: Model,
     _first: &mut Option<VcpuFeatures>,
 ) -> Result<Setup> {
-    let mut cpuid = kvm.supported_cpuid()?.clone();
-    set_apic_id(cpuid.as_mut_slice(), id);
-    vcpu.set_cpuid2(&cpuid).map_err(Error::ioctl("KVM_SET_CPUID2"))?;
+    let Model { cpuid, synic } = model;
+    let entries = match &cpuid {
+        Some(entries) => entries,
+        None => kvm.cpuid()?,
+    };
+    let mut entries: Vec<kvm_cpuid_entry2> = entries.iter().map(Into::into).collect();
+    set_apic_id(&mut entries, id);
+    let (request, errno) = ("KVM_SET_CPUID2", Errno(libc::E2BIG));
+    let cpuid = CpuId::from_entries(&entries).map_err(|_| Error::Ioctl { request, errno })?;
+    if synic {
+        // The version that leaves the guest's pages as they are.
+        let enable = kvm_enable_cap { cap: Capability::HypervSynic2.number(), ..Default::default() };
+        vcpu.enable_cap(&enable).map_err(Error::ioctl("KVM_ENABLE_CAP"))?;
+    }
+    vcpu.set_cpuid2(&cpuid).map_err(Error::ioctl(request))?;
     Ok(Setup::default())
 }
 
@@ -99,8 +123,8 @@ pub(crate) fn irqchip_pages() -> Option<GpaRange> {
     GpaRange::pages(IDENTITY_MAP, 4 * PAGE_SIZE).ok()
 }
 
-/// The supported CPUID carries the APIC id of the host's processor that happened to answer; KVM's own local APIC has
-/// the vCPU's. Guests compare the two.
+/// The supported CPUID carries the APIC id of the host's processor that happened to answer, and so does what a program makes
+/// of it; KVM's own local APIC has the vCPU's. Guests compare the two.
 fn set_apic_id(entries: &mut [kvm_cpuid_entry2], id: u32) {
     let [initial, ..] = id.to_le_bytes();
     for entry in entries {
