@@ -44,8 +44,9 @@ fn stale_reason() {
     };
 
     use crate::{
-        backing_support::{PAGE, map, new_file},
+        backing_support::{map, new_file},
         machine::{CODE, Machine, THERE},
+        support::PAGE,
     };
 
     // mov al, [THERE], in ring 3: no KVM interprets that
