@@ -27,7 +27,7 @@ export function fullSuites() {
     cargo('properties', ['test', ...PROFILE, '--lib', ROOM], CASES),
     cargo('stress', ['test', ...PROFILE, '--test', 'kvm', STRESS], { TYPEVISOR_TIER: 'full' }, kvmProblem()),
     sanitized('asan', ['--lib', '--', ...ROOMS], {}),
-    sanitized('asan kvm', ['--test', 'kvm', '--', '--skip', STRESS], FEWER, kvmProblem()),
+    sanitized('asan kvm', ['--test', 'kvm'], FEWER, kvmProblem()),
     sanitized('asan stress', ['--test', 'kvm', '--', STRESS], { TYPEVISOR_TIER: 'full' }, kvmProblem()),
     cases(),
   ];
