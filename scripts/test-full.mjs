@@ -5,8 +5,9 @@
 //
 //   properties   the slot map, and what stands on it, against naive models: 100,000 sequences each
 //   stress       vCPUs touch memory while slots are added, moved, flagged, replaced and removed
-//   asan         the unit tests of that room under AddressSanitizer (with a nightly Rust, else a skip)
-//   asan stress  the stress tests under AddressSanitizer
+//   asan         unit tests under AddressSanitizer, which looks for leaks too (with a nightly Rust, else a skip)
+//   asan kvm     the tests that run guests, exits, kicks, aborts, pauses and closes among them, under it in fewer rounds
+//   asan stress  the stress tests under it
 //   cases        the lists of the kernel's selftests' cases against its source (where that is in the cache, else a skip)
 //
 // NAME runs that one alone. At the end stand the skips with their reasons, and everything that failed. The last line is

@@ -12,9 +12,13 @@ import { nextId, request } from './mailbox.ts';
 import type { NativeExit, NativeVcpu } from './native.ts';
 import type { Seat } from './seat.ts';
 
+/** Takes a step of a run on this thread, the answer to the one before first. */
+type Step = ReturnType<NativeVcpu['syncStepper']>;
+
 /** What a run needs. */
 export interface Runner {
   readonly native: NativeVcpu;
+  readonly step: Step;
   readonly door: BusDoor;
   readonly seat: Seat;
   readonly liveness: Liveness;
@@ -124,11 +128,11 @@ function outcome(payload: Payload): NativeExit {
 
 /** Runs on this thread, for `timeoutMs` in all. */
 export function driveSync(runner: Runner, timeoutMs: number): NativeExit {
-  const { native, door } = runner;
+  const { native, door, step } = runner;
   call(() => native.syncBegin(timeoutMs));
   runner.unfinished = undefined;
   try {
-    let claim = call(() => native.syncStep());
+    let claim = call(step);
     for (;;) {
       if (claim > 0) {
         claim = single(runner, claim);
@@ -137,7 +141,7 @@ export function driveSync(runner: Runner, timeoutMs: number): NativeExit {
       const exit = call(() => native.syncOutcome());
       if (exit === null) {
         door.drain(); // a queue is full, and nobody but this thread can empty it
-        claim = call(() => native.syncStep());
+        claim = call(step);
         continue;
       }
       door.flush();
@@ -145,7 +149,7 @@ export function driveSync(runner: Runner, timeoutMs: number): NativeExit {
       if (served === undefined) return exit;
       const bytes = served.allSync(exit);
       runner.seat.checkOpen();
-      claim = call(() => (bytes === undefined ? native.syncStep() : native.syncAnswerBytes(bytes)));
+      claim = call(() => (bytes === undefined ? step() : native.syncAnswerBytes(bytes)));
     }
   } finally {
     call(() => native.syncEnd());
@@ -154,27 +158,28 @@ export function driveSync(runner: Runner, timeoutMs: number): NativeExit {
 }
 
 /** One access, from the mail to its answer, without an object for it. */
-function single({ native, door, mail, seat }: Runner, claim: number): number {
-  const [write = 0, size = 0, , low = 0, high = 0, value = 0, valueHigh = 0] = mail;
-  const offset = high * HIGH + low;
+function single(runner: Runner, claim: number): number {
+  const { door, mail, seat, step } = runner;
+  const word = (index: number): number => mail[index] ?? 0; // quicker than by an iterator
+  const [isWrite, size, offset] = [word(0) !== 0, word(1), word(4) * HIGH + word(3)];
   door.flush();
   const served = door.served.get(claim);
   if (served?.whole(size) !== true || size === 3)
-    return halves(native, served, write !== 0, offset, size, value, valueHigh);
-  if (write !== 0) {
-    refusePromise(served.one(true, offset, size, size === 8 ? wide(value, valueHigh) : value));
+    return halves(runner, served, isWrite, offset, size, word(5), word(6));
+  if (isWrite) {
+    refusePromise(served.one(true, offset, size, size === 8 ? wide(word(5), word(6)) : word(5)));
     seat.checkOpen();
-    return call(() => native.syncStep());
+    return call(step);
   }
   const given = served.one(false, offset, size, 0);
   refusePromise(given);
   seat.checkOpen();
-  return reply(native, checked(given, size));
+  return reply(step, checked(given, size));
 }
 
 /** An access wider than the device, as parts of at most 4 bytes. A claim that was released meanwhile reads ones. */
 function halves(
-  native: NativeVcpu,
+  { native, step }: Runner,
   served: Served | undefined,
   write: boolean,
   offset: number,
@@ -187,15 +192,15 @@ function halves(
   if (served !== undefined) {
     bytes.set(served.parts({ write, offset, size, count: 1, data }) ?? []);
   }
-  return call(() => (write ? native.syncStep() : native.syncAnswerBytes(bytes)));
+  return call(() => (write ? step() : native.syncAnswerBytes(bytes)));
 }
 
-function reply(native: NativeVcpu, value: number | bigint): number {
+function reply(step: Step, value: number | bigint): number {
   if (typeof value === 'number') {
-    if (value < HIGH) return call(() => native.syncAnswer(value, 0));
-    return call(() => native.syncAnswer(value % HIGH, Math.floor(value / HIGH)));
+    if (value < HIGH) return call(() => step(value, 0));
+    return call(() => step(value % HIGH, Math.floor(value / HIGH)));
   }
-  return call(() => native.syncAnswer(Number(value & 0xffff_ffffn), Number(value >> 32n)));
+  return call(() => step(Number(value & 0xffff_ffffn), Number(value >> 32n)));
 }
 
 function wide(low: number, high: number): bigint {

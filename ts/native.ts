@@ -346,10 +346,11 @@ export interface NativeVcpu {
   cancel(ticket: number): void;
   /** Begins a run on this thread, for that long in all; `syncEnd` has to follow. */
   syncBegin(timeoutMs: number): Failure | null;
-  /** Runs on. The number of the claim whose access lies in the mail; 0, or the number negated: see `syncOutcome`. */
-  syncStep(): number;
-  /** Answers the access in the mail, low and high half, and runs on. */
-  syncAnswer(low: number, high: number): number;
+  /**
+   * A function that runs on, where it is given low and high half of an answer after answering the access in the mail. The
+   * number of the claim whose access lies in the mail; 0, or the number negated: see `syncOutcome`.
+   */
+  syncStepper(): (low?: number, high?: number) => number;
   /** Answers an access of several elements, and runs on. */
   syncAnswerBytes(bytes: Uint8Array): number;
   /** After 0: what ends the run, or `null` where a queue is full. After a negative number: an access of several elements. */

@@ -65,7 +65,8 @@ export class Vcpu implements Disposable, AsyncDisposable {
     this.#native = native;
     this.#life = life;
     this.#seat = new Seat(life);
-    this.#runner = { native, door, seat: this.#seat, liveness: life.liveness, mail, unfinished: undefined };
+    const step = call(() => native.syncStepper());
+    this.#runner = { native, step, door, seat: this.#seat, liveness: life.liveness, mail, unfinished: undefined };
     this.#id = call(() => native.id());
   }
 

@@ -34,15 +34,30 @@ static inline double now_ns(void) {
   return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
 }
 
-// Says "ready", then answers each "run COUNT" with "ns NANOSECONDS-PER-OPERATION", until stdin ends. `batch` does that
-// many operations on `state` and gives the nanoseconds they took.
-static inline void serve(double (*batch)(void *state, uint32_t count), void *state) {
+// Says "ready", then has `answer` print a line for each "run COUNT", until stdin ends.
+static inline void serve_runs(void (*answer)(void *state, uint32_t count), void *state) {
   char line[LINE];
   puts("ready");
   fflush(stdout);
   while (fgets(line, sizeof line, stdin) != NULL) {
-    const uint32_t count = (uint32_t)strtoul(line + strlen("run "), NULL, 10);
-    printf("ns %.3f\n", batch(state, count) / count);
+    answer(state, (uint32_t)strtoul(line + strlen("run "), NULL, 10));
     fflush(stdout);
   }
+}
+
+struct timed {
+  double (*batch)(void *state, uint32_t count);
+  void *state;
+};
+
+static inline void answer_timed(void *state, uint32_t count) {
+  const struct timed *timed = state;
+  printf("ns %.3f\n", timed->batch(timed->state, count) / count);
+}
+
+// The same with "ns NANOSECONDS-PER-OPERATION": `batch` does that many operations on `state` and gives the nanoseconds
+// they took.
+static inline void serve(double (*batch)(void *state, uint32_t count), void *state) {
+  struct timed timed = {batch, state};
+  serve_runs(answer_timed, &timed);
 }

@@ -5,74 +5,40 @@
 //                                               writes to it in its ring (coalesced port I/O), which is emptied at each exit
 //
 // One operation is one write.
-#include "child.h"
-
-#include <fcntl.h>
-#include <linux/kvm.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
-
-enum { CPUID_ENTRIES = 256 };
+#include "guest.h"
 
 struct machine {
-  int kvm;
-  int vm;
-  int vcpu;
-  struct kvm_run *run;
+  struct guest guest;
   struct kvm_coalesced_mmio_ring *ring; // or NULL
-  uint8_t *memory;
   size_t count_at;
   uint32_t sum;
 };
 
-static void load(uint8_t *to, const char *hex) {
-  unsigned byte;
-  for (; sscanf(hex, "%2x", &byte) == 1; hex += 2) *to++ = (uint8_t)byte;
-}
-
-// What Typevisor gives a vCPU as well.
-static void set_cpuid(const struct machine *m) {
-  struct kvm_cpuid2 *cpuid = calloc(1, sizeof *cpuid + CPUID_ENTRIES * sizeof cpuid->entries[0]);
-  if (cpuid == NULL) fail("calloc");
-  cpuid->nent = CPUID_ENTRIES;
-  must(ioctl(m->kvm, KVM_GET_SUPPORTED_CPUID, cpuid), "KVM_GET_SUPPORTED_CPUID");
-  must(ioctl(m->vcpu, KVM_SET_CPUID2, cpuid), "KVM_SET_CPUID2");
-  free(cpuid);
-}
-
-static void boot(const struct machine *m, uint64_t entry) {
+static void boot(const struct guest *g, uint64_t entry) {
   struct kvm_sregs sregs;
-  must(ioctl(m->vcpu, KVM_GET_SREGS, &sregs), "KVM_GET_SREGS");
+  must(ioctl(g->vcpu, KVM_GET_SREGS, &sregs), "KVM_GET_SREGS");
   sregs.cs.base = 0;
   sregs.cs.selector = 0;
-  must(ioctl(m->vcpu, KVM_SET_SREGS, &sregs), "KVM_SET_SREGS");
+  must(ioctl(g->vcpu, KVM_SET_SREGS, &sregs), "KVM_SET_SREGS");
   struct kvm_regs regs = {.rip = entry, .rflags = 2};
-  must(ioctl(m->vcpu, KVM_SET_REGS, &regs), "KVM_SET_REGS");
+  must(ioctl(g->vcpu, KVM_SET_REGS, &regs), "KVM_SET_REGS");
 }
 
 // Lets KVM gather writes to the port.
 static void gather(struct machine *m, const char *port) {
-  const int page = must(ioctl(m->vm, KVM_CHECK_EXTENSION, KVM_CAP_COALESCED_MMIO), "KVM_CAP_COALESCED_MMIO");
+  const int vm = m->guest.vm;
+  const int page = must(ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_COALESCED_MMIO), "KVM_CAP_COALESCED_MMIO");
   struct kvm_coalesced_mmio_zone zone = {.addr = strtoull(port, NULL, 0), .size = 1, .pio = 1};
-  must(ioctl(m->vm, KVM_REGISTER_COALESCED_MMIO, &zone), "KVM_REGISTER_COALESCED_MMIO");
-  m->ring = (void *)((uint8_t *)m->run + (size_t)page * (size_t)sysconf(_SC_PAGESIZE));
+  must(ioctl(vm, KVM_REGISTER_COALESCED_MMIO, &zone), "KVM_REGISTER_COALESCED_MMIO");
+  m->ring = (void *)((uint8_t *)m->guest.run + (size_t)page * (size_t)sysconf(_SC_PAGESIZE));
 }
 
 static struct machine create(char **arguments) {
-  const size_t slot_size = strtoul(arguments[4], NULL, 0);
   const uint64_t entry = strtoull(arguments[2], NULL, 0);
   struct machine m = {.count_at = strtoul(arguments[3], NULL, 0)};
-  m.kvm = must(open("/dev/kvm", O_RDWR | O_CLOEXEC), "/dev/kvm");
-  m.vm = must(ioctl(m.kvm, KVM_CREATE_VM, 0), "KVM_CREATE_VM");
-  m.memory = map(slot_size, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
-  load(m.memory + entry, arguments[1]);
-  struct kvm_userspace_memory_region slot = {.memory_size = slot_size, .userspace_addr = (uintptr_t)m.memory};
-  must(ioctl(m.vm, KVM_SET_USER_MEMORY_REGION, &slot), "KVM_SET_USER_MEMORY_REGION");
-  m.vcpu = must(ioctl(m.vm, KVM_CREATE_VCPU, 0), "KVM_CREATE_VCPU");
-  m.run = map((size_t)must(ioctl(m.kvm, KVM_GET_VCPU_MMAP_SIZE, 0), "KVM_GET_VCPU_MMAP_SIZE"), MAP_SHARED, m.vcpu);
+  m.guest = create_guest(arguments[1], entry, strtoul(arguments[4], NULL, 0));
   if (arguments[5] != NULL) gather(&m, arguments[5]);
-  set_cpuid(&m);
-  boot(&m, entry);
+  boot(&m.guest, entry);
   return m;
 }
 
@@ -88,18 +54,20 @@ static uint32_t drain(struct machine *m) {
 
 // Runs the guest until it halts; gives how many bytes it wrote to ports. The sum keeps the byte's load alive.
 static uint32_t run(struct machine *m) {
+  const int vcpu = m->guest.vcpu;
+  struct kvm_run *exit = m->guest.run;
   for (uint32_t writes = 0;; writes++) {
-    if (ioctl(m->vcpu, KVM_RUN, 0) < 0) fail("KVM_RUN");
+    if (ioctl(vcpu, KVM_RUN, 0) < 0) fail("KVM_RUN");
     if (m->ring != NULL) writes += drain(m);
-    if (m->run->exit_reason == KVM_EXIT_HLT) return writes;
-    if (m->run->exit_reason != KVM_EXIT_IO || m->run->io.direction != KVM_EXIT_IO_OUT) fail("unexpected exit");
-    m->sum += *((const uint8_t *)m->run + m->run->io.data_offset);
+    if (exit->exit_reason == KVM_EXIT_HLT) return writes;
+    if (exit->exit_reason != KVM_EXIT_IO || exit->io.direction != KVM_EXIT_IO_OUT) fail("unexpected exit");
+    m->sum += *((const uint8_t *)exit + exit->io.data_offset);
   }
 }
 
 static double batch(void *state, uint32_t writes) {
   struct machine *m = state;
-  memcpy(m->memory + m->count_at, &writes, sizeof writes);
+  memcpy(m->guest.memory + m->count_at, &writes, sizeof writes);
   const double start = now_ns();
   const uint32_t seen = run(m);
   const double end = now_ns();

@@ -2,7 +2,8 @@
 // in the figure.
 //
 // The protocol is lines. A child says `ready`; `run COUNT` on its stdin is answered by `ns TIME`, nanoseconds per operation,
-// and where it counts them by `ns TIME EXITS`, exits per operation.
+// with more behind it where there is more to say: `exits=N`, exits per operation, where it counts them; `p99=TIME`, which 99 of
+// 100 operations do not exceed, where it times each. TIME is the one in the middle then.
 // What goes wrong is `failed WHY`. It ends when its stdin does, whatever became of us.
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
@@ -12,8 +13,8 @@ export class Child {
   #name;
   #process;
   #lines;
-  /** Exits per operation of the last batch, where the child says. */
-  exits;
+  /** What the child said besides of the last batch: `{ exits, p99 }`, or what there is of them. */
+  more = {};
 
   /** Starts `command`, an array, and waits until it is ready. */
   static async start(name, command) {
@@ -37,8 +38,9 @@ export class Child {
   /** One batch of `count` operations: nanoseconds for each. */
   async run(count) {
     this.#process.stdin.write(`run ${count}\n`);
-    const [ns, exits] = (await this.#expect('ns')).split(' ');
-    this.exits = exits === undefined ? undefined : Number(exits);
+    const [ns, ...more] = (await this.#expect('ns')).split(' ');
+    const named = more.map(text => text.split('='));
+    this.more = Object.fromEntries(named.map(([name, value]) => [name, Number(value)]));
     return Number(ns);
   }
 

@@ -22,6 +22,25 @@ export const portWrites = {
   slotSize: 0x1_0000,
 };
 
+/**
+ * Ring 3 of long mode, the first addresses mapped to themselves: counts for ever, in the 32-bit number at `countAt`. Native
+ * code even where a KVM interprets the other modes.
+ */
+export const counter = {
+  code: assembled(
+    'ff 04 25 00 08 00 00', // start: inc dword [0x0800]
+    'eb f7', //                     jmp start
+  ),
+  entry: 0x1000,
+  countAt: 0x0800,
+  slotSize: 0x1_0000,
+};
+
+/** What the programs are told of a guest, in this order. */
+export function inArguments({ code, entry, countAt, slotSize }) {
+  return [Buffer.from(code).toString('hex'), ...[entry, countAt, slotSize].map(String)];
+}
+
 function assembled(...lines) {
   return Uint8Array.from(lines.join(' ').split(' '), byte => Number.parseInt(byte, 16));
 }

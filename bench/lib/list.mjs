@@ -1,19 +1,28 @@
 // The benchmarks: what each one measures, and the two programs that are compared.
 import { HERE, MANY, OTHERS_AT, SIZE, STEP, THERE } from './layout.mjs';
-import { PORT, portWrites } from './guests.mjs';
+import { PORT, counter, inArguments, portWrites } from './guests.mjs';
 
-const exits = (how, more, forReference = []) => {
-  const { code, entry, countAt, slotSize } = portWrites;
-  const guest = [Buffer.from(code).toString('hex'), ...[entry, countAt, slotSize].map(String)];
+const exits = (how, what, processors = 1, forReference = []) => {
+  const guest = inArguments(portWrites);
   return {
+    what,
     reference: { c: 'exits', args: [...guest, ...forReference] },
-    subject: { node: 'exits', args: [how, ...guest] },
-    ...more,
+    subject: { node: 'exits', args: [how, ...guest], processors },
   };
 };
 
 /** The reference has KVM gather the writes as well. */
-const gathered = (how, more) => exits(how, more, [String(PORT)]);
+const gathered = (how, what, processors) => exits(how, what, processors, [String(PORT)]);
+
+/** How long a kick takes to stop a guest that counts. */
+const kick = (what, { args = [], ...subject }) => {
+  const guest = inArguments(counter);
+  return {
+    what,
+    reference: { c: 'kick', args: guest, processors: 2 },
+    subject: { ...subject, args: [...args, ...guest], processors: 2 },
+  };
+};
 
 /**
  * Into how many pairs one of the slot benchmarks' is cut. A change of a slot waits for threads of the kernel, so that on a
@@ -75,44 +84,48 @@ function copies() {
 }
 
 /**
- * By name: `{ what, reference, subject, processors, slots, cut }`. `reference` and `subject` are programs, see programs.mjs. With
- * 2 `processors` the vCPU's thread has one and everything else in Node.js the other. `slots` is how many the VM must have,
- * `cut` into how many shorter pairs each is cut.
+ * By name: `{ what, reference, subject, slots, cut }`. `reference` and `subject` are programs, see programs.mjs. With 2
+ * `processors` the vCPU's thread of a program has one and all its other threads the other. `slots` is how many the VM must
+ * have, `cut` into how many shorter pairs each is cut.
  */
 export const BENCHMARKS = {
-  'exit-rust-device': exits('rust-device', {
-    what: 'a port write taken by a device in Rust, under runSync',
+  'exit-rust-device': exits('rust-device', 'a port write taken by a device in Rust, under runSync'),
+  'exit-js-sync': exits('js-sync', 'a port write taken by a device in JavaScript, under runSync'),
+  'exit-await-run': exits('await-run', 'a port write delivered by await vcpu.run(), both threads on one processor'),
+  'exit-await-run-two': exits(
+    'await-run',
+    'a port write delivered by await vcpu.run(), vCPU and JavaScript on a processor each',
+    2,
+  ),
+  'exit-posted': exits('posted', 'a port write posted to a device in JavaScript, under runSync'),
+  'exit-posted-run': exits(
+    'posted-run',
+    'a port write posted to a device in JavaScript, under run(), both threads on one processor',
+  ),
+  'exit-posted-run-two': exits(
+    'posted-run',
+    'a port write posted to a device in JavaScript, under run(), vCPU and JavaScript on a processor each',
+    2,
+  ),
+  'posted-ring': gathered('posted', 'a port write gathered by KVM and posted to a device in JavaScript, under runSync'),
+  'posted-ring-run': gathered(
+    'posted-run',
+    'a port write gathered by KVM and posted to a device in JavaScript, under run(), both threads on one processor',
+  ),
+  'posted-ring-run-two': gathered(
+    'posted-run',
+    'a port write gathered by KVM and posted to a device in JavaScript, under run(), on a processor each',
+    2,
+  ),
+  'kick-sync-rust': kick("a kick until run_sync has returned on a thread of the program's, from Rust", {
+    rust: true,
+    args: ['kick-sync'],
   }),
-  'exit-js-sync': exits('js-sync', {
-    what: 'a port write taken by a device in JavaScript, under runSync',
+  'kick-run-rust': kick("a kick until the run's end is told on the vCPU's own thread, from Rust", {
+    rust: true,
+    args: ['kick-run'],
   }),
-  'exit-await-run': exits('await-run', {
-    what: 'a port write delivered by await vcpu.run(), both threads on one processor',
-  }),
-  'exit-await-run-two': exits('await-run', {
-    what: 'a port write delivered by await vcpu.run(), vCPU and JavaScript on a processor each',
-    processors: 2,
-  }),
-  'exit-posted': exits('posted', {
-    what: 'a port write posted to a device in JavaScript, under runSync',
-  }),
-  'exit-posted-run': exits('posted-run', {
-    what: 'a port write posted to a device in JavaScript, under run(), both threads on one processor',
-  }),
-  'exit-posted-run-two': exits('posted-run', {
-    what: 'a port write posted to a device in JavaScript, under run(), vCPU and JavaScript on a processor each',
-    processors: 2,
-  }),
-  'posted-ring': gathered('posted', {
-    what: 'a port write gathered by KVM and posted to a device in JavaScript, under runSync',
-  }),
-  'posted-ring-run': gathered('posted-run', {
-    what: 'a port write gathered by KVM and posted to a device in JavaScript, under run(), both threads on one processor',
-  }),
-  'posted-ring-run-two': gathered('posted-run', {
-    what: 'a port write gathered by KVM and posted to a device in JavaScript, under run(), on a processor each',
-    processors: 2,
-  }),
+  'kick-run-ts': kick('a kick until await vcpu.run() goes on, in JavaScript on the other processor', { node: 'kick' }),
   ...Object.fromEntries([
     ...Object.keys(OPERATIONS).flatMap(operation => [1, 512, MANY].flatMap(others => slots(operation, others))),
     ...reads(),

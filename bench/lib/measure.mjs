@@ -6,6 +6,8 @@ import { figures, order } from './statistics.mjs';
 
 /** How long the reference's batch should take: long against a timer tick, short against drift. */
 const BATCH_NS = 30e6;
+/** Operations by which threads come to be that are to be moved; before that they may be in each other's way. */
+const FIRST = 10;
 /** Operations by which the reference's speed is found. */
 const PROBE = 500;
 /** Operations in a batch at least. */
@@ -15,34 +17,44 @@ const WARM_UP = 4;
 
 /** Runs `benchmark`; `{ available: false, reason }` where this machine cannot. */
 export async function measure(benchmark, { pairs, cpus, onRound }) {
-  const two = benchmark.processors > 1;
   const reason = await lacking(benchmark, cpus);
   if (reason) return { available: false, reason };
   const [reference, subject] = [await command(benchmark.reference), await command(benchmark.subject)];
   const cut = benchmark.cut ?? 1;
   const started = [];
-  const start = async (name, allowed, what) => {
-    const child = await Child.start(name, pinnedTo(allowed, what, cpus));
+  const start = async (name, { processors }, what) => {
+    const two = processors > 1;
+    const child = await Child.start(name, pinnedTo(two ? [cpus.other, cpus.guest] : [cpus.guest], what, cpus));
     started.push(child);
+    if (two) {
+      await child.run(FIRST); // a vCPU's thread begins with its first run
+      separate(child.pid, cpus);
+    }
     return child;
   };
   try {
     const sides = {
-      reference: await start('the reference', [cpus.guest], reference),
-      again: await start('the reference', [cpus.guest], reference),
-      subject: await start('Typevisor', two ? [cpus.other, cpus.guest] : [cpus.guest], subject),
+      reference: await start('the reference', benchmark.reference, reference),
+      again: await start('the reference', benchmark.reference, reference),
+      subject: await start('Typevisor', benchmark.subject, subject),
     };
-    const batch = await warmUp(sides, BATCH_NS / cut, two ? cpus : undefined);
-    const measured = await rounds(sides, batch, pairs * cut, round => onRound(Math.floor(round / cut)));
-    return { available: true, batch, ...figures(measured), exitsPerWrite: sides.subject.exits ?? null };
+    const batch = await warmUp(sides, BATCH_NS / cut);
+    const { times, tails } = await rounds(sides, batch, pairs * cut, round => onRound(Math.floor(round / cut)));
+    return {
+      available: true,
+      batch,
+      ...figures(times),
+      p99: tails.length > 0 ? figures(tails) : null,
+      exitsPerWrite: sides.subject.more.exits ?? null,
+    };
   } finally {
     await Promise.all(started.map(child => child.close()));
   }
 }
 
 /** Why this machine cannot run it; nothing where it can. */
-async function lacking({ processors, slots = 0 }, cpus) {
-  if (processors > 1 && (cpus.other === undefined || !cpus.pinned)) return 'needs two processors, and taskset';
+async function lacking({ subject, slots = 0 }, cpus) {
+  if (subject.processors > 1 && (cpus.other === undefined || !cpus.pinned)) return 'needs two processors, and taskset';
   if (slots === 0) return undefined;
   const { Kvm } = await import('../../dist/index.js'); // not before the clone is set up
   const kvm = Kvm.open();
@@ -51,10 +63,9 @@ async function lacking({ processors, slots = 0 }, cpus) {
   return has < slots ? `needs ${slots} slots, and KVM has ${has} here` : undefined;
 }
 
-/** Gives how many operations make a batch of `batchNs`. `apart`: the processors on which the vCPU and the rest go apart. */
-async function warmUp(sides, batchNs, apart) {
+/** Gives how many operations make a batch of `batchNs`. */
+async function warmUp(sides, batchNs) {
   await sides.subject.run(PROBE);
-  if (apart) separate(sides.subject.pid, apart); // the vCPU's thread began with its first run
   await sides.reference.run(PROBE);
   const batch = Math.max(FEWEST, Math.round(batchNs / (await sides.reference.run(PROBE))));
   for (let round = 0; round < WARM_UP * (BATCH_NS / batchNs); round += 1)
@@ -62,13 +73,18 @@ async function warmUp(sides, batchNs, apart) {
   return batch;
 }
 
+/** `{ times, tails }`: the pairs, and those of the p99s, none where the children don't tell. */
 async function rounds(sides, batch, pairs, onRound) {
-  const measured = [];
+  const [times, tails] = [[], []];
   for (let round = 0; round < pairs; round += 1) {
     onRound(round);
-    const pair = {};
-    for (const side of order(round)) pair[side] = await sides[side].run(batch);
-    measured.push(pair);
+    const [time, tail] = [{}, {}];
+    for (const side of order(round)) {
+      time[side] = await sides[side].run(batch);
+      tail[side] = sides[side].more.p99;
+    }
+    times.push(time);
+    if (tail.reference !== undefined && tail.subject !== undefined) tails.push(tail);
   }
-  return measured;
+  return { times, tails };
 }

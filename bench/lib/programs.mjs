@@ -7,7 +7,8 @@ import { Stop, say } from '../../scripts/lib/say.mjs';
 import { Stamp, fingerprint } from '../../scripts/lib/stale.mjs';
 import { cargoEnv, compiler } from '../../scripts/lib/toolchain.mjs';
 
-const FLAGS = ['-O2', '-std=gnu11', '-Wall', '-Wextra', '-Werror'];
+const FLAGS = ['-O2', '-std=gnu11', '-pthread', '-Wall', '-Wextra', '-Werror'];
+const HEADERS = ['bench/c/child.h', 'bench/c/guest.h'];
 
 /** The command line of `{ c: NAME }`, `{ node: NAME }` or `{ rust: true }`, each with its `args`. */
 export async function command({ c, node, args }) {
@@ -21,7 +22,7 @@ async function reference(name) {
   const cc = await compiler();
   const source = `bench/c/${name}.c`;
   const program = `target/bench/${name}`;
-  const inputs = fingerprint([source, 'bench/c/child.h'], `${output(cc, ['--version'])} ${FLAGS.join(' ')}`);
+  const inputs = fingerprint([source, ...HEADERS], `${output(cc, ['--version'])} ${FLAGS.join(' ')}`);
   await build(`bench-${name}`, program, inputs, cc, [...FLAGS, '-o', program, source]);
   return join(ROOT, program);
 }

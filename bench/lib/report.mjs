@@ -14,7 +14,7 @@ export function table(results) {
   ].map(text => text.trimEnd());
 }
 
-function cells(name, { referenceNs, subjectNs, ratio, extraNs, noise, withinNoise, exitsPerWrite }) {
+function cells(name, { referenceNs, subjectNs, ratio, extraNs, noise, withinNoise, p99, exitsPerWrite }) {
   const { unit, show } = referenceNs.median < 1000 ? NANOS : MICROS;
   return [
     name,
@@ -23,8 +23,16 @@ function cells(name, { referenceNs, subjectNs, ratio, extraNs, noise, withinNois
     range(ratio, value => value.toFixed(3)),
     `${range(extraNs, show)} ${unit}`,
     range(noise.ratio, value => value.toFixed(3)),
-    [withinNoise ? 'within noise' : '', exitsIn(exitsPerWrite)].filter(Boolean).join(', '),
+    [withinNoise ? 'within noise' : '', tail(p99), exitsIn(exitsPerWrite)].filter(Boolean).join(', '),
   ];
+}
+
+/** What 99 of 100 operations do not exceed, where that is measured. */
+function tail(p99) {
+  if (!p99) return '';
+  const { referenceNs, subjectNs, ratio } = p99;
+  const [reference, subject] = [referenceNs, subjectNs].map(({ median }) => MICROS.show(median));
+  return `p99 ${reference} and ${subject} µs, ratio ${ratio.median.toFixed(3)}`;
 }
 
 /** How many of the guest's writes stopped it, where that is not each of them. */

@@ -3,8 +3,9 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
-import { PORT, portWrites } from '../../bench/lib/guests.mjs';
+import { PORT, counter, portWrites } from '../../bench/lib/guests.mjs';
 import * as layout from '../../bench/lib/layout.mjs';
+import { Child } from '../../bench/lib/child.mjs';
 import { BENCHMARKS } from '../../bench/lib/list.mjs';
 import { parseCpuList } from '../../bench/lib/processors.mjs';
 import { table } from '../../bench/lib/report.mjs';
@@ -85,6 +86,33 @@ test('the table says in how many writes there was an exit', () => {
   assert.equal(line(null), table({ a: measured })[1]);
 });
 
+test('the table says what 99 of 100 do not exceed', () => {
+  const measured = { available: true, ...figures(pairs([20_000, 22_000, 20_000])), p99: null };
+  const p99 = figures(pairs([30_000, 45_000, 30_000]));
+  assert.match(table({ a: { ...measured, p99 } })[1], /p99 30\.00 and 45\.00 µs, ratio 1\.500$/);
+  assert.doesNotMatch(table({ a: measured })[1], /p99/);
+});
+
+test('a program says the middle first, and the rest by name', async () => {
+  const lines = ['ready', 'ns 12.5 exits=0.25 p99=40', 'ns 7', 'failed so'];
+  const answer = `const lines = ${JSON.stringify(lines)}; console.log(lines.shift());
+    require('readline').createInterface(process.stdin).on('line', () => console.log(lines.shift()));`;
+  const child = await Child.start('a child', [process.execPath, '-e', answer]);
+  assert.equal(await child.run(10), 12.5);
+  assert.deepEqual(child.more, { exits: 0.25, p99: 40 });
+  assert.equal(await child.run(10), 7);
+  assert.deepEqual(child.more, {});
+  await assert.rejects(child.run(10), /a child said: failed so/);
+  await child.close();
+});
+
+test('the vCPU of a kick has a thread of its own on both sides', () => {
+  const all = Object.entries(BENCHMARKS).filter(([name]) => name.startsWith('kick-'));
+  assert.equal(all.length, 3);
+  for (const [name, { reference, subject }] of all)
+    assert.deepEqual([reference.processors, subject.processors], [2, 2], name);
+});
+
 test("a benchmark's own arguments go to its reference alone", () => {
   const { reference, subject } = BENCHMARKS['posted-ring'];
   assert.equal(reference.args.at(-1), String(PORT));
@@ -123,4 +151,10 @@ test("the guest's loop and its way back lead where their comments say", () => {
   assert.equal(code[target(code.lastIndexOf(0xe2) + 1)], 0xee, 'loop goes to out');
   assert.equal(target(code.length - 1), 0, 'jmp goes to the start');
   assert.equal(code[code.indexOf(0xba) + 1], PORT);
+});
+
+test('the guest that counts does so where it is looked at, and for ever', () => {
+  const { code, countAt } = counter;
+  assert.equal(Buffer.from(code).readUInt32LE(3), countAt);
+  assert.equal(code.length + new Int8Array(code.buffer).at(-1), 0, 'jmp goes to the start');
 });

@@ -1,9 +1,10 @@
 //! The code under test of the memory benchmarks, from Rust: what bench/c/slots.c and bench/c/copy.c do, and reads.
-//! bench/node/memory.mjs does the same in TypeScript's place.
+//! bench/node/memory.mjs does the same in TypeScript's place. And of the kick benchmarks: `kick`.
 //!
-//! typevisor-bench OPERATION NUMBER…    the operations are arms of `measure`; bench/lib/list.mjs gives the numbers
+//! typevisor-bench OPERATION ARGUMENT…    the operations are arms of `run` and `measure`; bench/lib/list.mjs gives the rest
 
 mod child;
+mod kick;
 
 use std::{env, error::Error, hint::black_box, process::ExitCode};
 
@@ -31,7 +32,13 @@ fn main() -> ExitCode {
 fn run() -> Outcome {
     let mut arguments = env::args().skip(1);
     let operation = arguments.next().ok_or("which operation?")?;
-    let numbers: Vec<u64> = arguments.map(|number| number.parse()).collect::<Result<_, _>>()?;
+    let arguments: Vec<_> = arguments.collect();
+    match operation.as_str() {
+        "kick-sync" => return kick::sync(&arguments),
+        "kick-run" => return kick::on_its_own_thread(&arguments),
+        _ => {}
+    }
+    let numbers: Vec<u64> = arguments.iter().map(|number| number.parse()).collect::<Result<_, _>>()?;
     let vm = Vm::create(&Kvm::open(KvmOptions::default())?, &VmOptions::default())?;
     measure(vm.memory(), &operation, &numbers)
 }

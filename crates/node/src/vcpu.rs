@@ -1,9 +1,12 @@
 //! A vCPU: runs, kicks, answers, registers.
 #![expect(unsafe_code, reason = "an array that JavaScript reads accesses from, without an object for each")]
 
-use std::{cell::RefCell, sync::Arc, time::Duration};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
-use napi::bindgen_prelude::{AsyncTask, BigInt, Either, Null, Uint8Array, Uint32Array};
+use napi::{
+    Env,
+    bindgen_prelude::{AsyncTask, BigInt, Either, Function, Null, Uint8Array, Uint32Array},
+};
 use napi_derive::napi;
 use typevisor::{
     Error, Exit, Result, Vcpu,
@@ -26,10 +29,15 @@ use crate::{
 pub struct NativeVcpu {
     vcpu: Arc<Vcpu>,
     mailbox: Mailbox,
-    /// Where `sync_step` leaves an access: [`MAIL_WORDS`] numbers of 32 bits.
+    sync: Rc<Steps>,
+}
+
+/// A run on JavaScript's own thread. Cells, as `close_async` borrows the object for as long as its task runs, and as steps
+/// come from a function besides.
+struct Steps {
+    /// Where a step leaves an access: [`MAIL_WORDS`] numbers of 32 bits.
     mail: RefCell<Uint32Array>,
-    // Cells, and no `&self` anywhere: `close_async` borrows the object for as long as its task runs.
-    sync: RefCell<Option<SyncRun>>,
+    run: RefCell<Option<SyncRun>>,
     kept: RefCell<Option<Result<Option<Exit>>>>,
 }
 
@@ -44,17 +52,14 @@ fn low(word: u64) -> u32 {
 
 impl NativeVcpu {
     pub(crate) fn new(vcpu: Vcpu, mailbox: Mailbox, mail: Uint32Array) -> Self {
-        Self {
-            vcpu: Arc::new(vcpu),
-            mailbox,
-            mail: RefCell::new(mail),
-            sync: RefCell::default(),
-            kept: RefCell::default(),
-        }
+        let sync = Steps { mail: RefCell::new(mail), run: RefCell::default(), kept: RefCell::default() };
+        Self { vcpu: Arc::new(vcpu), mailbox, sync: Rc::new(sync) }
     }
+}
 
+impl Steps {
     fn in_run<T>(&self, act: impl FnOnce(&mut SyncRun) -> Result<T>) -> Result<T> {
-        self.sync.borrow_mut().as_mut().map_or(Err(NO_RUN), act)
+        self.run.borrow_mut().as_mut().map_or(Err(NO_RUN), act)
     }
 
     fn step(&self) -> i64 {
@@ -68,6 +73,14 @@ impl NativeVcpu {
             }
             Ok(Step::Exit(exit)) => self.keep(Ok(Some(exit))),
             Ok(_) => self.keep(Ok(None)),
+            Err(error) => self.keep(Err(error)),
+        }
+    }
+
+    /// As [`Steps::step`], after the access of the last step was answered, if that went well.
+    fn answered(&self, how: impl FnOnce(&mut SyncRun) -> Result<()>) -> i64 {
+        match self.in_run(how) {
+            Ok(()) => self.step(),
             Err(error) => self.keep(Err(error)),
         }
     }
@@ -135,50 +148,44 @@ impl NativeVcpu {
         });
         let run = limit.and_then(|limit| self.vcpu.begin_sync(limit));
         outcome(run.map(|run| {
-            *self.sync.borrow_mut() = Some(run);
+            *self.sync.run.borrow_mut() = Some(run);
             Null
         }))
     }
 
-    /// Runs on. Gives the number of the claim whose access then lies in the mail, or 0: see `sync_outcome`.
-    #[napi(catch_unwind)]
-    pub fn sync_step(&self) -> i64 {
-        self.step()
+    /// A function that runs on, with two numbers after answering the access of the last step with their 64 bits, low ones
+    /// first. It gives the number of the claim whose access then lies in the mail, or 0: see `sync_outcome`. Not a method,
+    /// as finding and borrowing its object would take longer than all the rest of a step.
+    #[napi(catch_unwind, ts_return_type = "(low?: number, high?: number) => number")]
+    pub fn sync_stepper<'env>(&self, env: &'env Env) -> napi::Result<Function<'env, (u32, u32), i64>> {
+        let sync = Rc::clone(&self.sync);
+        env.create_function_from_closure("syncStep", move |call| {
+            if call.length() == 0 {
+                return Ok(sync.step());
+            }
+            let (low, high): (u32, u32) = (call.get(0)?, call.get(1)?);
+            Ok(sync.answered(|run| run.answer_word(u64::from(high) << 32 | u64::from(low))))
+        })
     }
 
-    /// The same, after answering the access of the last step.
-    #[napi(catch_unwind)]
-    pub fn sync_answer(&self, low: u32, high: u32) -> i64 {
-        let word = u64::from(high) << 32 | u64::from(low);
-        let answered = self.in_run(|run| run.answer_word(word));
-        match answered {
-            Ok(()) => self.step(),
-            Err(error) => self.keep(Err(error)),
-        }
-    }
-
-    /// The same with all the bytes of an access of several elements.
+    /// As that function, after answering with all the bytes of an access of several elements.
     #[napi(catch_unwind)]
     pub fn sync_answer_bytes(&self, bytes: &[u8]) -> i64 {
-        let answered = self.in_run(|run| run.answer(bytes));
-        match answered {
-            Ok(()) => self.step(),
-            Err(error) => self.keep(Err(error)),
-        }
+        self.sync.answered(|run| run.answer(bytes))
     }
 
     /// What a step gave that was no single access: the exit or failure that ends the run, an access of several
     /// elements, or `null` where a queue is full.
     #[napi(catch_unwind, ts_return_type = "Failure | NativeExit | null")]
     pub fn sync_outcome(&self) -> Outcome<Either<NativeExit, Null>> {
-        let kept = self.kept.borrow_mut().take().unwrap_or(Err(NO_RUN));
+        let kept = self.sync.kept.borrow_mut().take().unwrap_or(Err(NO_RUN));
         outcome(kept.map(|exit| exit.map_or(Either::B(Null), |exit| Either::A(exit.into()))))
     }
 
     /// Ends the run where it stands.
     #[napi(catch_unwind)]
     pub fn sync_end(&self) {
-        *self.sync.borrow_mut() = None;
+        *self.sync.run.borrow_mut() = None;
     }
 
     #[napi(catch_unwind)]

@@ -51,6 +51,16 @@ fn reasons_of_register_exits_have_the_headers_names() {
 }
 
 #[test]
+fn a_reason_of_register_exits_is_found_by_its_bit_and_by_its_name() {
+    for bits in [1, 2, 4] {
+        let reason = MsrReason::from_bits(bits);
+        assert_eq!(reason.bits(), Some(bits));
+        assert_eq!(MsrReason::from_name(reason.name()), Some(reason));
+    }
+    assert_eq!((MsrReason::Other.bits(), MsrReason::from_name("other")), (None, None));
+}
+
+#[test]
 fn hyper_v_synic_tells_and_wants_nothing() {
     let page = Page::of(27).u32(1).u32(0).u32(0x4000_0080).u32(0).u64(1).u64(0x2001).u64(0x3001);
     let synic = HypervExit::Synic { msr: 0x4000_0080, control: 1, evt_page: 0x2001, msg_page: 0x3001 };
