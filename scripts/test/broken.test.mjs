@@ -16,7 +16,8 @@ const rust = folder =>
     .map(text)
     .join('\n');
 const names = RULES.map(({ name }) => name).toSorted();
-const run = (...args) => spawnSync(process.execPath, ['scripts/test-broken.mjs', ...args], { cwd: ROOT, encoding: 'utf8' });
+const run = (...args) =>
+  spawnSync(process.execPath, ['scripts/test-broken.mjs', ...args], { cwd: ROOT, encoding: 'utf8' });
 
 test('broken: the rules are those of the code, and of the cfg that Cargo.toml knows', () => {
   const inCode = rust('crates/core/src').matchAll(/broken = "([\w-]+)"/g);
@@ -26,7 +27,11 @@ test('broken: the rules are those of the code, and of the cfg that Cargo.toml kn
 });
 
 test('broken: each rule says what breaks, and demands tests that there are', () => {
-  const sources = { unit: rust('crates/core/src'), kvm: rust('crates/core/tests/kvm'), loom: rust('crates/core/tests/loom') };
+  const sources = {
+    unit: rust('crates/core/src'),
+    kvm: rust('crates/core/tests/kvm'),
+    loom: rust('crates/core/tests/loom'),
+  };
   for (const { name, breaks, red } of RULES) {
     assert.ok(breaks.length > 0 && red.length > 0, name);
     for (const demand of red) {
@@ -44,7 +49,9 @@ test('broken: a test that several rules demand runs once unbroken, and once in e
 });
 
 test('broken: the compiler is called as it would be, with the cfg behind', () => {
-  const { status, stdout } = spawnSync(compilerThatBreaks('hold-early'), ['printf', '%s|', 'a b', 'c'], { encoding: 'utf8' });
+  const { status, stdout } = spawnSync(compilerThatBreaks('hold-early'), ['printf', '%s|', 'a b', 'c'], {
+    encoding: 'utf8',
+  });
   assert.deepEqual([status, stdout], [0, 'a b|c|--cfg|broken="hold-early"|']);
 });
 
@@ -60,14 +67,24 @@ test('broken: red is a test that failed, hung or died; a test that is not there 
   assert.deepEqual(colourOf(end, one(1, 0, 0)), { colour: 'green', how: 'passed' });
   assert.deepEqual(colourOf({ ...end, status: 101 }, one(0, 1, 0)), { colour: 'red', how: 'failed' });
   assert.deepEqual(colourOf({ ...end, timedOut: true, signal: 'SIGKILL' }, []), { colour: 'red', how: 'hung' });
-  assert.deepEqual(colourOf({ ...end, status: null, signal: 'SIGSEGV' }, []), { colour: 'red', how: 'was ended by SIGSEGV' });
+  assert.deepEqual(colourOf({ ...end, status: null, signal: 'SIGSEGV' }, []), {
+    colour: 'red',
+    how: 'was ended by SIGSEGV',
+  });
   assert.deepEqual(colourOf(end, one(0, 0, 1)), { colour: 'none', how: 'needs x86_64' });
   assert.equal(colourOf(end, one(0, 0, 0)).colour, 'lost');
   assert.equal(colourOf({ ...end, status: 127 }, []).colour, 'lost');
 });
 
 test('broken: verdicts are counted, and the closing line has to agree', () => {
-  const lines = ['── unbroken', '  ok a: passed (0.1 s)', 'skip b › c (needs x86_64 (KVM))', 'FAIL d: passed', '     why', ''];
+  const lines = [
+    '── unbroken',
+    '  ok a: passed (0.1 s)',
+    'skip b › c (needs x86_64 (KVM))',
+    'FAIL d: passed',
+    '     why',
+    '',
+  ];
   const closing = '1 passed, 1 failed, 1 skipped';
   assert.deepEqual(tallyVerdicts([...lines, closing]), {
     passed: 1,

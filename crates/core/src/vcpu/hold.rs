@@ -331,6 +331,7 @@ impl Drop for Guard<'_> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 #[path = "hold_tests.rs"]
 mod tests;
