@@ -13,10 +13,10 @@ use crate::{
 
 /// Holds, and lets go.
 fn hold_once(hold: &Hold, vcpus: &[&Vcpu]) {
-    let held = hold.hold();
+    let guard = hold.hold();
     let out = Out::of(vcpus);
     drop(out);
-    drop(held);
+    drop(guard);
 }
 
 #[test]
@@ -62,7 +62,9 @@ fn two_vcpus_are_held_by_one() {
         let vcpus = [Vcpu::new(hold, 0), Vcpu::new(hold, 0)];
         let runs = [vcpus[0].start(1), vcpus[1].start(1)];
         hold_once(hold, &[&vcpus[0], &vcpus[1]]);
-        vcpus.iter().for_each(|vcpu| vcpu.control.close());
+        for vcpu in &vcpus {
+            vcpu.control.close();
+        }
         for run in runs {
             assert_eq!(run.join().unwrap(), CLOSED);
         }

@@ -4,6 +4,12 @@
 //!
 //! `npm run test:full loom`. What it shows, and what it cannot: docs/design/vcpu.md, "The model".
 #![cfg(loom)]
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "clippy's allowances for tests don't reach what stands beside them"
+)]
 
 mod error;
 mod holds;
