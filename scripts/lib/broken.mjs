@@ -145,7 +145,6 @@ export const RULES = [
     red: [
       loom('holds::nobody_is_in_the_guest_while_it_is_held_and_all_go_on'),
       unit(`${HOLD}nobody_is_in_the_guest_while_it_is_held_and_all_come_back`),
-      kvm('change: 500 swaps of a slot under a running reader bring no exit'),
     ],
   },
   {
