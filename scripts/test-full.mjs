@@ -9,6 +9,8 @@
 //   asan kvm     the tests that run guests, exits, kicks, aborts, pauses and closes among them, under it in fewer rounds
 //   asan stress  the stress tests under it
 //   cases        the lists of the kernel's selftests' cases against its source (where that is in the cache, else a skip)
+//   loom         the protocol of runs, kicks, holds and pauses through all its interleavings, up to a bound
+//   broken       each subtle rule broken: tests must turn red (npm run test:broken)
 //
 // NAME runs that one alone. At the end stand the skips with their reasons, and everything that failed. The last line is
 // `N passed, N failed, N skipped`; the exit code is 0 only if nothing failed.

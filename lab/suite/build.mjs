@@ -167,15 +167,16 @@ async function buildBinaries(arch) {
 }
 
 /** The core's tests: cargo's messages, and how to build for a processor that is not the host's. */
-async function buildCore(arch) {
+async function buildCore(arch, targets = ['--lib', '--test', 'kvm'], more = {}) {
   const cross = NODE_ARCH[arch] === process.arch ? undefined : await crossBuild(arch);
-  const core = ['test', '--no-run', '--profile', 'lab', '--package', 'typevisor', '--lib', '--test', 'kvm'];
-  return { cross, tests: await cargo(`the core's tests for ${arch}`, core, cross ?? { args: [], env: cargoEnv() }) };
+  const { args, env } = cross ?? { args: [], env: cargoEnv() };
+  const core = ['test', '--no-run', '--profile', 'lab', '--package', 'typevisor', ...targets];
+  return { cross, tests: await cargo(`the core's tests for ${arch}`, core, { args, env: { ...env, ...more } }) };
 }
 
-/** The core's tests of KVM alone, as cargo leaves them: the program's path. */
-export async function buildKvmTests(arch) {
-  const { tests } = await buildCore(arch);
+/** The core's tests of KVM alone, as cargo leaves them: the program's path. `env` is cargo's besides. */
+export async function buildKvmTests(arch, env) {
+  const { tests } = await buildCore(arch, ['--test', 'kvm'], env);
   return executable(tests, 'test');
 }
 

@@ -5,7 +5,8 @@ import { sourceOf } from '../../lab/selftests/cases.mjs';
 import { kvmProblem } from './kvm.mjs';
 import { ROOT } from './paths.mjs';
 import { output } from './run.mjs';
-import { tallyCargo, tallyTap, tapForPeople } from './tally.mjs';
+import { TARGETS } from './broken.mjs';
+import { tallyCargo, tallyTap, tallyVerdicts, tapForPeople } from './tally.mjs';
 import { cargoEnv } from './toolchain.mjs';
 
 /** How many sequences a property is held against: ours by the first name, proptest's own by the second. */
@@ -30,6 +31,8 @@ export function fullSuites() {
     sanitized('asan kvm', ['--test', 'kvm'], FEWER, kvmProblem()),
     sanitized('asan stress', ['--test', 'kvm', '--', STRESS], { TYPEVISOR_TIER: 'full' }, kvmProblem()),
     cases(),
+    loom(),
+    broken(),
   ];
 }
 
@@ -65,4 +68,16 @@ function cases() {
   const args = ['--test', '--test-reporter=tap', 'lab/test/cases.full.mjs'];
   const why = sourceOf('set_memory_region_test') ? undefined : "needs the kernel's source: npm run lab -- selftests";
   return { name: 'cases', command: 'node', args, env: { NO_COLOR: '1' }, tally: tallyTap, show: tapForPeople(), why };
+}
+
+/** The model of runs, kicks and holds: minutes of interleavings, in a folder of its own, as all is built for it. */
+function loom() {
+  const { args, env, folder } = TARGETS.loom;
+  return cargo('loom', ['test', ...PROFILE, ...args, '--target-dir', folder], env);
+}
+
+/** A program of its own, which counts for itself. */
+function broken() {
+  const args = ['scripts/test-broken.mjs'];
+  return { name: 'broken', command: 'node', args, env: { NO_COLOR: '1' }, tally: tallyVerdicts, show: line => line };
 }

@@ -57,6 +57,20 @@ export function tallyTap(lines) {
   return tally;
 }
 
+/** What `npm run test:broken` printed: a line a verdict, and a closing line that counts them. */
+export function tallyVerdicts(lines) {
+  const tally = emptyTally();
+  for (const line of lines) {
+    const skip = /^skip (.*?) \((.*)\)$/.exec(line);
+    if (line.startsWith('  ok ')) tally.passed += 1;
+    else if (line.startsWith('FAIL ')) tally.failures.push(line.slice('FAIL '.length));
+    else if (skip) tally.skips.push({ title: skip[1], reason: skip[2] });
+  }
+  tally.failed = tally.failures.length;
+  tally.finished = lines.at(-1) === closingLine(sum([tally]));
+  return tally;
+}
+
 /** One top-level TAP point: `{ ok, title, skip }`, `skip` being the reason; undefined for any other line. */
 export function tapPoint(line) {
   const point = /^(not )?ok \d+(?: - )?(.*)$/.exec(line);

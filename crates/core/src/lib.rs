@@ -28,6 +28,7 @@ mod panics;
 mod range;
 pub mod stats;
 pub mod switches;
+mod sync;
 mod sys;
 pub mod vcpu;
 mod vm;

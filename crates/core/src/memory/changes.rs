@@ -77,9 +77,19 @@ impl GuestMemory {
         let removed = self.changes()?.attempt(|ledger, lent| {
             ledger.remove(key)?;
             self.live(lent, |lent| {
+                if cfg!(broken = "unmap-published") {
+                    lent.delete(key.id())?;
+                }
                 let removed = self.publish(lent, key.space, |map| map.remove(key.number))?;
                 let Some((place, region)) = removed else { return Err(SLOT_CLOSED) };
-                let Err(refused) = lent.delete(key.id()) else { return Ok(region) };
+                if cfg!(broken = "unmap-published") {
+                    return Ok(Some(region));
+                }
+                if cfg!(broken = "unmap-early") {
+                    drop(region);
+                    return lent.delete(key.id()).map(|()| None);
+                }
+                let Err(refused) = lent.delete(key.id()) else { return Ok(Some(region)) };
                 // Nobody else can have taken the place: that needs the right to change.
                 self.publish(lent, key.space, |map| map.insert(place, region))?;
                 Err(refused)

@@ -196,6 +196,9 @@ impl Lent {
     /// # Errors
     /// [`Error::Ioctl`]; the slot is still there then.
     pub(super) fn delete(&mut self, id: u32) -> Result<()> {
+        if cfg!(broken = "unmap-early") {
+            self.slots.remove(&id);
+        }
         self.delete_in_kvm(id)?;
         self.slots.remove(&id);
         Ok(())
@@ -213,7 +216,7 @@ impl Lent {
         }
         let mut given_up = Vec::new();
         for (id, slot) in std::mem::take(&mut self.slots) {
-            if self.delete_in_kvm(id).is_ok() {
+            if self.delete_in_kvm(id).is_ok() || cfg!(broken = "unmap-refused") {
                 given_up.push(slot);
             } else {
                 let _mapped_for_ever = ManuallyDrop::new(slot);

@@ -124,7 +124,9 @@ struct Entered<'a>(&'a mut Ledger);
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        self.0.roll_back();
+        if !cfg!(broken = "rollback-ledger") {
+            self.0.roll_back();
+        }
     }
 }
 

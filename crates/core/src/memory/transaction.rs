@@ -129,12 +129,13 @@ impl GuestMemory {
 
     /// With the vCPUs held out: the ioctls, then what accesses see, in one go.
     fn carry_out(&self, lent: &mut Lent, steps: &[Step], entries: Vec<Entry>) -> Result<()> {
-        let _held = self.hold(lent);
+        let _held = (!cfg!(broken = "change-unheld")).then(|| self.hold(lent));
         // Let go of before the vCPUs are: where it is poisoned then, none of them enters again.
         let mut unsettled = self.unsettled(lent);
         let refused = match issue(lent, steps) {
             Ok(()) => None,
             Err(Failure::Undone(error)) => Some(error),
+            Err(Failure::Lost(error)) if cfg!(broken = "poison") => Some(error),
             Err(Failure::Lost(error)) => return Err(error),
         };
         if refused.is_none() {
@@ -192,6 +193,10 @@ fn issue(lent: &mut Lent, steps: &[Step]) -> std::result::Result<(), Failure> {
     let mut done = Vec::new();
     for step in steps {
         if let Err(error) = step.apply(lent) {
+            if cfg!(broken = "rollback-order") {
+                done.reverse();
+            }
+            let done = if cfg!(broken = "rollback") { &[] } else { done.as_slice() };
             let undone = done.iter().rev().try_for_each(|step: &&Step| step.undo(lent));
             return Err(match undone {
                 Ok(()) => Failure::Undone(error),

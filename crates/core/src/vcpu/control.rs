@@ -5,13 +5,7 @@
 //! `immediate_exit`, *then* loads the requests, *then* enters `KVM_RUN`. In the total order of these `SeqCst` accesses
 //! either the runner sees the request, or its clearing came before the stopper's store and `KVM_RUN` sees that.
 
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-    },
-    thread::{self, Thread},
-};
+use std::sync::{Arc, PoisonError};
 
 use super::{
     hold::{Hold, Passed},
@@ -19,6 +13,11 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    sync::{
+        Mutex, MutexGuard, Thread, WINDOW,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+        thread,
+    },
     sys::signal::{KickSignal, ThreadId},
 };
 
@@ -63,7 +62,7 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    pub(crate) const fn new(page: ImmediateExit, signal: KickSignal, hold: Arc<Hold>) -> Self {
+    pub(crate) fn new(page: ImmediateExit, signal: KickSignal, hold: Arc<Hold>) -> Self {
         let target = Mutex::new(Target { page: Some(page), run: None });
         Self { requests: AtomicU32::new(0), inside: AtomicBool::new(false), hold, target, signal }
     }
@@ -120,10 +119,15 @@ impl Control {
     }
 
     fn request(&self, target: MutexGuard<'_, Target>, what: u32) {
+        if cfg!(broken = "kick-late") {
+            interrupt(&target, self.signal);
+            thread::sleep(WINDOW);
+        }
         if self.requests.fetch_or(what, Ordering::SeqCst) & what != 0 {
             return; // whoever asked first has done the rest, and the runner has not looked yet
         }
-        if let Some(thread) = interrupt(&target, self.signal) {
+        let known = if cfg!(broken = "kick-late") { None } else { interrupt(&target, self.signal) };
+        if let Some(thread) = known {
             thread.unpark();
         }
         drop(target); // the hold's lock comes before this one
@@ -146,7 +150,9 @@ impl Control {
     pub(crate) fn end(&self) {
         let mut target = self.target();
         target.run = None;
-        self.requests.fetch_and(!CANCEL, Ordering::SeqCst);
+        if !cfg!(broken = "cancel-stays") {
+            self.requests.fetch_and(!CANCEL, Ordering::SeqCst);
+        }
     }
 
     /// Why not to enter the guest, if there is a reason.
@@ -165,13 +171,19 @@ impl Control {
 
     /// The run ends for this reason: a kick is used up.
     pub(crate) fn obey(&self, stop: Stop) {
-        if stop == Stop::Kicked {
+        if stop == Stop::Kicked && !cfg!(broken = "kick-stays") {
             self.requests.fetch_and(!KICK, Ordering::SeqCst);
         }
     }
 
     /// For a runner: forgets earlier `immediate_exit`s, then says why not to enter. In this order; see the module.
     pub(crate) fn arm(&self, page: &ImmediateExit) -> Option<Stop> {
+        if cfg!(broken = "kick-window") {
+            let stop = self.stop();
+            thread::sleep(WINDOW);
+            page.clear();
+            return stop;
+        }
         page.clear();
         self.stop()
     }

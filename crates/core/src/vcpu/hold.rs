@@ -5,15 +5,17 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Condvar, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{PoisonError, Weak},
 };
 
 use crate::{
     error::{Error, Result},
     memory::{Held, HoldOut},
+    sync::{
+        Condvar, Mutex, MutexGuard, WINDOW,
+        atomic::{AtomicBool, Ordering},
+        thread,
+    },
     sys::fork,
 };
 
@@ -129,11 +131,16 @@ impl Hold {
         stop: impl Fn() -> Option<S>,
         enter: impl FnOnce() -> T,
     ) -> Result<Passed<T, S>> {
-        inside.store(true, Ordering::SeqCst);
+        let late = cfg!(broken = "hold-window");
+        inside.store(!late, Ordering::SeqCst);
         while self.closed.load(Ordering::SeqCst) {
             if let Some(stop) = self.stand_back(inside, alone, &stop)? {
                 return Ok(Passed::Stopped(stop));
             }
+            inside.store(!late, Ordering::SeqCst);
+        }
+        if late {
+            thread::sleep(WINDOW);
             inside.store(true, Ordering::SeqCst);
         }
         let result = enter();
@@ -166,7 +173,7 @@ impl Hold {
     /// which is set before a runner looks for a reason: one of the two sees the other's. Whoever holds takes a vCPU's
     /// control under this lock, so not under that.
     pub(super) fn wake_to_stop(&self) {
-        if self.closed.load(Ordering::SeqCst) {
+        if self.closed.load(Ordering::SeqCst) && !cfg!(broken = "hold-deaf") {
             self.wake();
         }
     }
@@ -277,7 +284,8 @@ impl Hold {
 
     /// Tells those who wait for a pause, if it is complete.
     fn tell<'a>(&'a self, turn: MutexGuard<'a, Turn>) -> MutexGuard<'a, Turn> {
-        if turn.pauses.pending.is_empty() || turn.is_anyone_inside() { turn } else { self.tell_all(turn, || Ok(())) }
+        let somebody_is = turn.is_anyone_inside() && !cfg!(broken = "pause-early");
+        if turn.pauses.pending.is_empty() || somebody_is { turn } else { self.tell_all(turn, || Ok(())) }
     }
 
     /// Without the lock, as who is told may pause or resume.
@@ -307,7 +315,7 @@ impl HoldOut for Hold {
         // Those that are made from here on find the VM closed to them.
         let vcpus: Vec<_> = turn.vcpus.iter().filter_map(Weak::upgrade).collect();
         vcpus.iter().filter(|vcpu| vcpu.is_inside()).for_each(|vcpu| vcpu.push_out());
-        while vcpus.iter().any(|vcpu| vcpu.is_inside()) {
+        while !cfg!(broken = "hold-early") && vcpus.iter().any(|vcpu| vcpu.is_inside()) {
             turn = self.wait(turn);
         }
         drop(turn);
@@ -333,5 +341,6 @@ impl Drop for Guard<'_> {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 #[path = "hold_tests.rs"]
 mod tests;

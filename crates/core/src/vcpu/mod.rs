@@ -344,7 +344,7 @@ impl Vcpu {
     fn settled_engine<T>(&self, act: impl FnOnce(&mut Engine) -> Result<T>) -> Result<T> {
         self.shared.with_engine(|engine| {
             engine.check_answered()?;
-            if engine.is_pending() {
+            if engine.is_pending() && !cfg!(broken = "completion-registers") {
                 return Err(Error::Busy { why: "its last exit is not complete; settle it or run on first" });
             }
             act(engine)
