@@ -170,7 +170,6 @@ export const RULES = [
     red: [
       loom('holds::a_pause_is_told_when_nobody_is_inside_and_all_go_on_after_it'),
       unit(`${HOLD}pauses::nobody_is_inside_from_when_it_is_told_until_it_is_resumed`),
-      kvm('pause: memory stands still, whichever threads run the vCPUs, and all go on'),
     ],
   },
 ];
