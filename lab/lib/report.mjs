@@ -52,15 +52,15 @@ export const LAB_FAILED = 125;
 
 /**
  * How it ended: `{ code, problem, detail, died }`. `code` is the command's where it ran to its end; `problem` says in
- * a line what went wrong with the machine, `detail` shows the console, `died` tells a kernel's death under the command from
- * other ends. `stopped` is 'boot' or 'command' where a limit was passed, `emulatorError` what QEMU had to say.
+ * a line what went wrong with the machine, `detail` shows the console, `died` tells a kernel's panic, and a death under the
+ * command, from other ends. `stopped` is 'boot' or 'command' where a limit was passed, `emulatorError` what QEMU had to say.
  */
 export function verdict({ status, console, stopped, limitS, emulatorError }) {
   const { end, failed, started } = parseStatus(status);
   if (end) return { code: end.status };
   if (failed) return { code: LAB_FAILED, problem: failed };
   const panic = panicText(console);
-  if (panic) return { code: LAB_FAILED, problem: 'the kernel panicked', detail: panic, died: started !== undefined };
+  if (panic) return { code: LAB_FAILED, problem: 'the kernel panicked', detail: panic, died: true };
   if (stopped === 'command')
     return {
       code: TIMED_OUT,

@@ -27,8 +27,8 @@ export async function testMachine(machine, how) {
 }
 
 /**
- * A machine whose kernel dies under the tests gets one more try: emulated ones do so now and then (docs/design/lab.md). It
- * is never silent, and a second death is a failure, as are a test that failed before the first, and all else at once.
+ * A machine whose kernel panics, or dies under the tests, gets one more try: emulated ones do so now and then (docs/design/lab.md).
+ * It is never silent, and a second death is a failure, as are a test that failed before the first, and all else at once.
  */
 export async function twiceIfItDies(attempt, say = line => console.log(line)) {
   const first = await attempt();

@@ -45,7 +45,7 @@ test('a panic is shown from its first line on', () => {
   assert.equal(panicText(trap), trap.slice('fine\n'.length), 'the reason, too, where it is no oops');
   const { code, problem, died, detail } = verdict({ ...ended, status: 'start 3\n', console: PANIC });
   assert.deepEqual([code, problem, died], [125, 'the kernel panicked', true]);
-  assert.equal(verdict({ ...ended, status: '', console: PANIC }).died, false, 'at boot');
+  assert.equal(verdict({ ...ended, status: '', console: PANIC }).died, true, 'at boot');
   assert.match(detail, /^BUG: kernel NULL pointer.*not syncing: Fatal exception$/s);
 });
 
