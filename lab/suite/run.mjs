@@ -43,8 +43,8 @@ const LONGEST = [
 ];
 /** Those, and whatever looks at the whole process. */
 const ALONE = new Set([...LONGEST, 'bad-input', 'leaks', 'memory.fork', 'vcpu.abort-thousand', 'observe.debug']);
-/** As many as a machine has processors. */
-const AT_ONCE = 2;
+/** One more than a machine has processors: many wait for the collector, or for a process to end. */
+const AT_ONCE = 3;
 /** To start a process and load the addon takes longer in a machine than what most files have to test. */
 const FILES_A_PROCESS = 6;
 
