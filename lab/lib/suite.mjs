@@ -56,11 +56,11 @@ async function runThere(machine, { noKvmHere, only }) {
 const HERE = ['cli\\.', 'vm\\.unref'];
 
 /** What runs in the newest machine of each processor, and on this one. */
-const NEWEST = ['worker', 'forgotten', 'memory\\.shared-buffer', 'observe\\.debug'];
+const NEWEST = ['worker', 'forgotten', 'bad-input', 'memory\\.shared-buffer', 'observe\\.debug'];
 
 /**
- * Tests of the command line, of the examples, of what keeps Node alive and of how its workers, its collector and its
- * environment end a VM say nothing about a kernel that others do not, and make up half of the time, as each starts processes. The
+ * Tests of the command line, of the examples, of arguments that are refused, of what keeps Node alive and of how its workers, its
+ * collector and its environment end a VM say nothing about a kernel that others do not, and make up half of the time, as each starts processes. The
  * examples run in the machine with most features, besides here.
  */
 function leftOut(machine, noKvmHere) {
