@@ -57,6 +57,11 @@ export function takesFault({ kind }: Exit): boolean {
   return kind === 'rdmsr' || kind === 'wrmsr';
 }
 
+/** Whether it can be the value of an answer; whether it fits is asked later. */
+export function isAnswer(value: unknown): value is Answer {
+  return typeof value === 'number' || typeof value === 'bigint' || types.isUint8Array(value);
+}
+
 /** What the addon is given: a number, or quiet bytes. */
 export function answerRequest(value: unknown): bigint | Uint8Array {
   if (typeof value === 'number') return BigInt(integer(value, 'value', 0, Number.MAX_SAFE_INTEGER));

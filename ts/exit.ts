@@ -171,8 +171,8 @@ export interface SystemEventExit {
  * The guest made a hypercall that was made an exit: on x86_64 by `KVM_CAP_EXIT_HYPERCALL` (Linux 5.14), on aarch64 by an
  * SMCCC filter (`KVM_ARM_SMCCC_FILTER`, Linux 6.4). (api.rst section 5, `KVM_EXIT_HYPERCALL`)
  *
- * - `arch: 'x86_64'`: `nr` and the six `args` as the guest gave them; bit 0 of `flags` says that it runs 64-bit code. Wants
- *   the result as its answer, 8 bytes; a failure is `BigInt.asUintN(64, -1000n)`.
+ * - `arch: 'x86_64'`: `nr` and as many `args` as the call has (three for 12, `KVM_HC_MAP_GPA_RANGE`; of a number not known here six,
+ *   of which KVM may have left some stale); bit 0 of `flags` says that it runs 64-bit code. Wants the result as its answer, 8 bytes; a failure is `BigInt.asUintN(64, -1000n)`.
  * - `arch: 'aarch64'`: `nr` is the SMCCC function. Arguments are in the guest's registers, and there the result goes; the
  *   program counter is behind the call. Bit 0 of `flags`: by `smc` and not by `hvc`; bit 1: by a 16-bit instruction. Wants
  *   no answer.

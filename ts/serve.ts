@@ -1,7 +1,7 @@
 /** Driving a vCPU over many exits: by a loop, or by handlers. What an exit wants, and who may run, is the core's say. */
 
 import { AsyncResource } from 'node:async_hooks';
-import { type Answer, type Reply, takesFault, wants } from './answer.ts';
+import { type Answer, isAnswer, type Reply, takesFault, wants } from './answer.ts';
 import { invalid, options } from './check.ts';
 import { isThenable } from './device.ts';
 import { TypevisorError } from './errors.ts';
@@ -137,10 +137,6 @@ function answerIn(exit: Exit, reply: unknown): Answer | 'fault' | undefined {
   if (wanted === 'nothing') return undefined;
   if (isAnswer(reply) || (reply === 'fault' && takesFault(exit))) return reply;
   return wanted === 'maybe' ? undefined : refuse(exit, reply);
-}
-
-function isAnswer(reply: unknown): reply is Answer {
-  return typeof reply === 'number' || typeof reply === 'bigint' || reply instanceof Uint8Array;
 }
 
 function refuse(exit: Exit, reply: unknown): never {

@@ -42,7 +42,7 @@ export interface ExitTime {
   readonly guestMs: number;
   /**
    * From exits to the entries that followed, whoever dealt with them: a device in Rust, JavaScript, or the program between
-   * two runs. A run that was stopped is no exit to deal with.
+   * two runs; a pause or a change of memory that the entry waited for counts with it. A run that was stopped is no exit to deal with.
    */
   readonly handlerMs: number;
   /** The same by the kind of the exit. */

@@ -239,7 +239,7 @@ fn rare(exit: Exit) -> NativeExit {
 fn asked(exit: Exit) -> NativeExit {
     match exit {
         Exit::Hypercall { nr, args, flags } => {
-            NativeExit::Hypercall { nr: nr.into(), args: args.map(|args| words(&*args)), flags: flags.into() }
+            NativeExit::Hypercall { nr: nr.into(), args: args.map(|args| words(&args)), flags: flags.into() }
         }
         Exit::Hyperv(what) => hyperv(what),
         Exit::Xen(what) => xen(what),

@@ -58,6 +58,11 @@ impl RunFlags {
     pub(crate) const fn happened(self) -> u16 {
         if self.bus_lock { BUS_LOCK } else { 0 }
     }
+
+    /// The rest: how the vCPU is.
+    pub(crate) const fn modes(self) -> Self {
+        Self { bits: self.bits & !self.happened(), bus_lock: false, ..self }
+    }
 }
 
 #[cfg(test)]
@@ -83,6 +88,8 @@ mod tests {
     fn a_bus_lock_has_happened_and_a_mode_has_not() {
         assert_eq!(RunFlags::from_bits(0xffff, Arch::X86_64).happened(), BUS_LOCK);
         assert_eq!(RunFlags::from_bits(0xfffd, Arch::X86_64).happened(), 0);
+        assert_eq!(RunFlags::from_bits(0xffff, Arch::X86_64).modes(), RunFlags::from_bits(0xfffd, Arch::X86_64));
+        assert_eq!(RunFlags::from_bits(0xffff, Arch::Aarch64).modes().bits, 0xffff);
         assert_eq!(RunFlags::from_bits(0xffff, Arch::Aarch64).happened(), 0);
     }
 }

@@ -120,8 +120,9 @@ pub enum Exit {
     Hypercall {
         /// The number of the call; on aarch64 the SMCCC function.
         nr: u64,
-        /// On x86.
-        args: Option<Box<[u64; 6]>>,
+        /// On x86: as many as the call has, three for `KVM_HC_MAP_GPA_RANGE`. Of a number that this build does not know six, of
+        /// which KVM may have left some stale.
+        args: Option<Box<[u64]>>,
         /// On x86 bit 0: from 64-bit code. On aarch64 bit 0: by `SMC` and not `HVC`; bit 1: by a 16-bit instruction.
         flags: u64,
     },

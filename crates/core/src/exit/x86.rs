@@ -15,6 +15,8 @@ use super::{
 };
 
 const CALL_NR: usize = offset_of!(kvm_run, __bindgen_anon_1.hypercall.nr);
+/// `include/uapi/linux/kvm_para.h`.
+const KVM_HC_MAP_GPA_RANGE: u64 = 12;
 const CALL_ARGS: usize = offset_of!(kvm_run, __bindgen_anon_1.hypercall.args);
 const CALL_RET: usize = offset_of!(kvm_run, __bindgen_anon_1.hypercall.ret);
 const CALL_FLAGS: usize = offset_of!(kvm_run, __bindgen_anon_1.hypercall.__bindgen_anon_1);
@@ -141,10 +143,14 @@ pub(super) type Asked = Option<(Exit, Pending)>;
 /// program counter is behind the call.
 pub(super) fn hypercall(page: RunBytes<'_>, abi: Abi) -> Asked {
     let (nr, flags) = (page.long(CALL_NR)?, page.long(CALL_FLAGS)?);
-    let args = page.longs(CALL_ARGS)?;
+    let args: [u64; 6] = page.longs(CALL_ARGS)?;
     Some(match abi.arch {
         Arch::X86_64 => {
-            (Exit::Hypercall { nr, args: Some(Box::new(args)), flags }, Pending::Answer(Wanted::long(CALL_RET)))
+            // KVM writes the arguments that the call has, and before 6.4 the lower half of the flags alone.
+            let count = if nr == KVM_HC_MAP_GPA_RANGE { 3 } else { args.len() };
+            let args = args.into_iter().take(count).collect();
+            let flags = flags & u64::from(u32::MAX);
+            (Exit::Hypercall { nr, args: Some(args), flags }, Pending::Answer(Wanted::long(CALL_RET)))
         }
         Arch::Aarch64 => (Exit::Hypercall { nr, args: None, flags }, Pending::Nothing),
     })

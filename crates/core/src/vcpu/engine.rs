@@ -222,7 +222,8 @@ impl Engine {
         let stop = stop.closed()?;
         control.obey(stop);
         self.clock.stopped();
-        self.flags.tell(self.run_flags());
+        // What happened was told or kept as the guest came out; the page shows it until the next entry.
+        self.flags.tell(self.run_flags().modes());
         Ok(Driven::Stopped(stop))
     }
 
@@ -242,6 +243,7 @@ impl Engine {
             // EINTR and EAGAIN: not an exit, and the page says nothing; what was pending is complete.
             Err(Errno(libc::EINTR | libc::EAGAIN)) => {
                 self.pending = Pending::Nothing;
+                self.flags.keep(self.run_flags());
                 Dispatched::Nothing
             }
             Err(errno) => {

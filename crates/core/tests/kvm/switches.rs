@@ -224,7 +224,7 @@ fn hypercall() {
     let exit = machine.run();
     let Exit::Hypercall { nr: 12, args: Some(args), flags: 1 } = &exit else { panic!("{exit:?}") };
     // Page-aligned address, pages, attributes; of the others KVM says nothing.
-    assert_eq!(args[..3], [0x3000, 2, 0x10]);
+    assert_eq!(args[..], [0x3000, 2, 0x10]);
     assert!(matches!(machine.vcpu.answer(&[0; 4]), Err(Error::AnswerSize { expected: 8, given: 4 })));
     machine.vcpu.answer_word(0x1234).unwrap();
     assert_eq!(machine.run(), Exit::Hlt);
@@ -306,6 +306,9 @@ fn bus_lock() {
     let machine = made_with(ExitSwitches { bus_lock: true, ..Default::default() }, &code);
     assert_eq!(machine.run(), Exit::BusLock);
     assert!(machine.vcpu.run_flags().bus_lock);
+    machine.vcpu.kick().unwrap();
+    assert_eq!(machine.run(), Exit::Intr);
+    assert!(!machine.vcpu.run_flags().bus_lock, "it is told once");
     assert_eq!(machine.run(), Exit::Hlt);
     assert!(!machine.vcpu.run_flags().bus_lock);
     let mut word = [0; 2];

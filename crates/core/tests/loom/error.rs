@@ -7,6 +7,7 @@ pub(crate) enum Error {
     Closed { what: &'static str },
     Poisoned,
     Forked,
+    WouldDeadlock { what: &'static str },
 }
 
 impl Error {

@@ -163,7 +163,7 @@ impl Vcpu {
             if let Some(stop) = self.control.arm(&self.page) {
                 return self.end(stop);
             }
-            match self.control.pass(|_| true, || self.page.0.run())? {
+            match self.control.pass(false, |_| true, || self.page.0.run())? {
                 Passed::Stopped(stop) => return self.end(stop),
                 Passed::Entered(true) => return Ok(End::Exit),
                 Passed::Entered(false) => {}
