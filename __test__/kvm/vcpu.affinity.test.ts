@@ -75,8 +75,7 @@ const WRONG: readonly (readonly [unknown, ErrorCode, RegExp])[] = [
   [{ affinity: '0' }, 'ERR_INVALID_ARGUMENT', /an array/u],
   [{ affinity: ['0'] }, 'ERR_INVALID_ARGUMENT', /affinity\[0\] must be a number/u],
   [{ affinity: [CPUS[0], 0n] }, 'ERR_INVALID_ARGUMENT', /affinity\[1\] must be a number/u],
-  // oxlint-disable-next-line no-sparse-arrays -- what a program may give
-  [{ affinity: [, 0] }, 'ERR_INVALID_ARGUMENT', /affinity\[0\] must be a number/u],
+  [{ affinity: Object.assign([], { 1: 0 }) }, 'ERR_INVALID_ARGUMENT', /affinity\[0\] must be a number/u],
   [{ affinity: [-1] }, 'ERR_OUT_OF_RANGE', /from 0 to 8191/u],
   [{ affinity: [0.5] }, 'ERR_OUT_OF_RANGE', /from 0 to 8191/u],
   [{ affinity: [Number.NaN] }, 'ERR_OUT_OF_RANGE', /from 0 to 8191/u],

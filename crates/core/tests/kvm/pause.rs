@@ -119,6 +119,13 @@ impl Counters {
     fn kick_all(&self) {
         self.vcpus.iter().for_each(|vcpu| vcpu.kick().unwrap());
     }
+
+    fn stop_all(&self, runs: &[Receiver<Result<Outcome>>]) {
+        self.kick_all();
+        for run in runs {
+            assert_eq!(end(run).unwrap(), STOPPED);
+        }
+    }
 }
 
 /// Pauses, and waits until no vCPU is in the guest.
@@ -169,10 +176,7 @@ fn crowd() {
         counters.vm.resume().unwrap();
     }
     counters.wait_until_all_count();
-    counters.kick_all();
-    for run in &runs {
-        assert_eq!(end(run).unwrap(), STOPPED);
-    }
+    counters.stop_all(&runs);
 }
 
 fn stops() {
@@ -272,10 +276,7 @@ fn changes() {
         counters.vm.resume().unwrap();
     }
     counters.wait_until_all_count();
-    counters.kick_all();
-    for run in &runs {
-        assert_eq!(end(run).unwrap(), STOPPED);
-    }
+    counters.stop_all(&runs);
 }
 
 /// Pauses the VM when it is written to, and says what came of it while it is at it.
